@@ -1,0 +1,1 @@
+"""Venues: the protocol every adapter keeps, ccxt, and the local venue simulator."""
