@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from enum import StrEnum
-from typing import NewType, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -122,8 +122,8 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     post_only: bool = False
 
 
-ApprovedOrder = NewType("ApprovedOrder", NewOrder)
-"""A `NewOrder` that passed the gate before the wire: the only thing an adapter places."""
+class ApprovedOrder(NewOrder, frozen=True, kw_only=True):
+    """An order that passed the gate before the wire: the only thing an adapter places, and made only by that gate."""
 
 
 class VenueOrderStatus(StrEnum):
