@@ -6,13 +6,14 @@ whether to ask again is the caller's decision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
+from schemas.market import MarketRules, OrderBook
 from schemas.terms import OrderType, Side, TimeInForce
 
 ZERO = Decimal(0)
@@ -78,37 +79,6 @@ class NotReady(AdapterError):
     """An adapter cannot start; the message says what to do."""
 
 
-class MarketRules(msgspec.Struct, frozen=True, kw_only=True):
-    """What a venue accepts for one symbol. Zero means the venue sets no such bound."""
-
-    symbol: str
-    base: str
-    quote: str
-    tick: Decimal
-    lot: Decimal
-    market_lot: Decimal
-    min_quantity: Decimal = ZERO
-    max_quantity: Decimal = ZERO
-    market_min_quantity: Decimal = ZERO
-    market_max_quantity: Decimal = ZERO
-    min_notional: Decimal = ZERO
-    min_price: Decimal = ZERO
-    max_price: Decimal = ZERO
-    active: bool = True
-
-    def round_quantity(self, quantity: Decimal, order_type: OrderType) -> Decimal:
-        """The largest quantity the venue can trade that is not above `quantity`."""
-        step = self.market_lot if order_type is OrderType.MARKET else self.lot
-        return (quantity / step).to_integral_value(ROUND_FLOOR) * step if step else quantity
-
-    def round_price(self, price: Decimal, side: Side) -> Decimal:
-        """The nearest price on the tick that does not cross `price`: down for a buy, up for a sell."""
-        if not self.tick:
-            return price
-        rounding = ROUND_FLOOR if side is Side.BUY else ROUND_CEILING
-        return (price / self.tick).to_integral_value(rounding) * self.tick
-
-
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order to be placed. Quantity and price are on the venue's lot and tick already."""
 
@@ -166,20 +136,6 @@ class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     fills: tuple[VenueFill, ...] = ()
     """Trades that came with the answer; they need not be all."""
-
-
-class BookLevel(msgspec.Struct, frozen=True):
-    price: Decimal
-    quantity: Decimal
-
-
-class OrderBook(msgspec.Struct, frozen=True, kw_only=True):
-    """Best levels first. `received_at` is our monotonic clock in seconds, for the book's age."""
-
-    symbol: str
-    bids: tuple[BookLevel, ...]
-    asks: tuple[BookLevel, ...]
-    received_at: float
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,8 +198,11 @@ class Adapter(Protocol):
 
     async def refresh_rules(self) -> None: ...
 
-    async def place(self, order: ApprovedOrder) -> VenueOrder:
+    async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
         """Send one create request, once.
+
+        `before_send` is called directly before the bytes leave, after every wait for a turn or a connection. What it
+        raises aborts the request, is raised here as it is, and means that nothing was sent.
 
         Raises:
             Rejected, DuplicateClientOrderId, Unknown, Retryable.
