@@ -149,6 +149,8 @@ class ChildOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How often its request may have left."""
     valid_until: int = 0
     """When the last request that may have left can no longer be executed by the venue: "not found" is final after it."""
+    amendment: int = 0
+    """The parent's count of amendments when this child was decided."""
     cancel_requested: bool = False
     reason: str | None = None
     created_at: int
