@@ -1,0 +1,429 @@
+"""The state of one parent order in memory, and every way it may change. No I/O, no clock.
+
+Each method books one thing that happened. What changed since the last `take()` is written by one commit, with the events that
+it causes. Booking the same thing again changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+
+import msgspec
+
+from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
+from algorithms.base import Done, Place
+from execution.ledger import Change, LoadedOrder, keys
+from schemas.command import AmendOrder
+from schemas.event import EventChild, EventFill, EventType, OrderEvent
+from schemas.market import MarketRules
+from schemas.order import ChildOrder, ChildState, Fill, OrderStatus, ParentOrder, Totals, totals
+
+ZERO = Decimal(0)
+_AVERAGE = Context(prec=28, rounding=ROUND_HALF_EVEN)
+
+_CHILD_STATE = {
+    VenueOrderStatus.OPEN: ChildState.OPEN,
+    VenueOrderStatus.FILLED: ChildState.FILLED,
+    VenueOrderStatus.CANCELED: ChildState.CANCELED,
+    VenueOrderStatus.REJECTED: ChildState.REJECTED,
+    VenueOrderStatus.EXPIRED: ChildState.EXPIRED,
+}
+
+_ENDS = {
+    OrderStatus.FILLED: EventType.FILLED,
+    OrderStatus.CANCELED: EventType.CANCELED,
+    OrderStatus.REJECTED: EventType.REJECTED,
+    OrderStatus.EXPIRED: EventType.EXPIRED,
+    OrderStatus.FAILED: EventType.FAILED,
+}
+_STANDING = {
+    **_ENDS,
+    OrderStatus.ACCEPTED: EventType.ACCEPTED,
+    OrderStatus.WORKING: EventType.PLACED,
+    OrderStatus.PARTIALLY_FILLED: EventType.PARTIALLY_FILLED,
+}
+
+
+class OrderState:
+    """One parent order, its children, and what is not yet committed."""
+
+    def __init__(self, key: str, instance: str, parent: ParentOrder, rules: MarketRules) -> None:
+        self.key = key
+        self.parent = parent
+        self.rules = rules
+        self.children: list[ChildOrder] = []
+        self._instance = instance
+        self._by_id: dict[str, ChildOrder] = {}
+        self._booked: set[tuple[str, str]] = set()
+        self._dirty: dict[str, ChildOrder] = {}
+        self._fills: list[Fill] = []
+        self._untold: dict[str, list[Fill]] = {}
+        self._events: list[OrderEvent] = []
+        self._places = False
+        self._touched = False
+
+    @classmethod
+    def loaded(cls, key: str, instance: str, record: LoadedOrder, rules: MarketRules) -> OrderState:
+        """The state as the ledger holds it."""
+        state = cls(key, instance, record.parent, rules)
+        state.children = record.children
+        state._by_id = {child.child_id: child for child in record.children}
+        state._booked = {(fill.child_id, fill.trade_id) for fill in record.fills}
+        return state
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def totals(self) -> Totals:
+        return totals(self.children)
+
+    def child(self, client_order_id: str | None, venue_order_id: str | None = None) -> ChildOrder | None:
+        """A child by its client order id, or else by the venue's id."""
+        if client_order_id in self._by_id:
+            return self._by_id[client_order_id]
+        if venue_order_id is not None:
+            for child in self.children:
+                if child.venue_order_id == venue_order_id:
+                    return child
+        return None
+
+    def take(self, now: int) -> Change | None:
+        """What changed since the last call; None when nothing did."""
+        self._tell_fills(now)
+        if not (self._touched or self._dirty or self._events):
+            return None
+        change = Change(
+            parent=self.parent,
+            children=list(self._dirty.values()),
+            fills=self._fills,
+            events=self._events,
+            places=self._places,
+        )
+        self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], False, False
+        return change
+
+    # --- the parent's life ------------------------------------------------------------------------------------------
+
+    def accepted(self, now: int) -> None:
+        self._emit(EventType.ACCEPTED, now, ignored_fields=self.parent.ignored_fields)
+
+    def place(self, place: Place, now: int) -> ChildOrder:
+        """Intend a child order; nothing may be sent before this is committed."""
+        number = len(self.children) + 1
+        child = ChildOrder(
+            child_id=keys.child_id(self.key, number),
+            number=number,
+            venue=self.parent.exchange,
+            symbol=self.parent.symbol,
+            side=self.parent.side,
+            order_type=place.order_type,
+            quantity=place.quantity,
+            price=place.price,
+            time_in_force=place.time_in_force,
+            post_only=place.post_only,
+            amendment=self.parent.amendments,
+            created_at=now,
+            updated_at=now,
+        )
+        self.children.append(child)
+        self._by_id[child.child_id] = child
+        self._mark(child, now)
+        self._places = True
+        return child
+
+    def finish(self, done: Done, now: int) -> None:
+        """End the parent. The event of a complete fill tells the last fills with it."""
+        parent = self.parent
+        parent.quantity = max(parent.quantity, self.totals.filled)
+        last = self.children[-1] if self.children else None
+        fills = self._untold.pop(last.child_id, []) if last is not None and done.status is OrderStatus.FILLED else []
+        self._tell_fills(now)
+        parent.to(done.status)
+        parent.reason = done.reason
+        self._touch(now)
+        self._emit(
+            _ENDS[done.status],
+            now,
+            child=last,
+            fills=fills,
+            reason=done.reason,
+            field=done.field if done.status is OrderStatus.REJECTED else None,
+        )
+
+    def request_cancel(self, reason: str | None, now: int) -> str | None:
+        """Book a request to cancel; returns why it cannot be, or None."""
+        if self.parent.status.terminal:
+            return f"the order is {self.parent.status} already"
+        if not self.parent.cancel_requested:
+            self.parent.cancel_requested = True
+            self.parent.cancel_reason = reason
+            self._touch(now)
+        return None
+
+    def amend(self, command: AmendOrder, now: int) -> tuple[str, str] | None:
+        """Book new terms; returns the (field, reason) why they cannot be, or None."""
+        parent, sums = self.parent, self.totals
+        if parent.status.terminal:
+            return "order_id", f"the order is {parent.status} already"
+        if parent.cancel_requested:
+            return "order_id", "the order is being canceled"
+        if command.stop_price is not None:
+            return "stop_price", f"a {parent.order_type} order has none"
+        if command.algorithm_params:
+            return "algorithm_params", f"{parent.algorithm} has none that can be amended"
+        if command.price is not None and not parent.order_type.has_limit_price:
+            return "price", f"a {parent.order_type} order has none"
+        quantity = command.quantity if command.quantity is not None else parent.quantity
+        price = command.price if command.price is not None else parent.price
+        bound = sums.filled + sums.unknown
+        if quantity < bound:
+            return "quantity", f"{quantity:f} is below the {bound:f} that has filled or may have"
+        if (quantity, price) == (parent.quantity, parent.price):
+            return None
+        if quantity > bound:
+            rounded = self.rules.round_price(price, parent.side) if price is not None else None
+            rest = self.rules.round_quantity(quantity - bound, parent.order_type)
+            refusal = self.rules.refusal(rest, parent.order_type, rounded)
+            if refusal is not None and (command.price is not None or not sums.filled):
+                return refusal
+        parent.quantity, parent.price = quantity, price
+        parent.amendments += 1
+        self._touch(now)
+        self._emit(EventType.AMENDED, now, reason=command.reason)
+        return None
+
+    def pause(self, paused: bool, reason: str | None, now: int) -> str | None:
+        """Book a pause or its end; returns why it cannot be, or None."""
+        if self.parent.status.terminal:
+            return f"the order is {self.parent.status} already"
+        if self.parent.paused != paused:
+            self.parent.paused = paused
+            self._touch(now)
+            self._emit(EventType.AMENDED, now, reason=reason or ("paused" if paused else "resumed"))
+        return None
+
+    def answer(self, reason: str, now: int, field: str | None = None) -> None:
+        """Tell that a command could not be done. The event says what the order's state is; nothing changed."""
+        self._emit(_STANDING[self.parent.status], now, reason=reason, field=field)
+
+    # --- what venues tell -------------------------------------------------------------------------------------------
+
+    def sending(self, child: ChildOrder, valid_until: int) -> None:
+        """The request is about to leave. Not committed by itself: the intent is, and says enough."""
+        child.sends += 1
+        child.valid_until = max(child.valid_until, valid_until)
+
+    def unknown(self, child: ChildOrder, reason: str, now: int) -> None:
+        """No certain answer came."""
+        if child.state in (ChildState.PENDING, ChildState.UNKNOWN):
+            child.to(ChildState.UNKNOWN)
+            child.reason = reason
+            self._mark(child, now)
+
+    def resend(self, child: ChildOrder, now: int) -> None:
+        """It certainly does not exist, and will be sent again under the same id."""
+        child.to(ChildState.PENDING)
+        child.reason = None
+        self._mark(child, now)
+
+    def rejected(self, child: ChildOrder, reason: str, now: int) -> None:
+        """The venue refused it for certain."""
+        if not child.state.terminal:
+            child.to(ChildState.REJECTED)
+            child.reason = reason
+            self._mark(child, now)
+
+    def void(self, child: ChildOrder, reason: str, now: int) -> None:
+        """It certainly does not exist, and will not be sent."""
+        if child.state in (ChildState.PENDING, ChildState.UNKNOWN):
+            child.to(ChildState.VOID)
+            child.reason = reason
+            self._mark(child, now)
+
+    def cancel_sent(self, child: ChildOrder, reason: str, now: int) -> None:
+        if not child.cancel_requested:
+            child.cancel_requested = True
+            child.reason = reason
+            self._mark(child, now)
+
+    def venue_order(self, child: ChildOrder, told: VenueOrder, now: int) -> None:
+        """Book what the venue says of a child: its fills, its cumulative quantity, its state.
+
+        Reports may come late, twice and out of order: quantities only grow, and what has ended stays ended.
+        """
+        first = child.state in (ChildState.PENDING, ChildState.UNKNOWN, ChildState.VOID) and told.status is not None
+        changed = False
+        if told.venue_order_id is not None and child.venue_order_id is None:
+            child.venue_order_id = told.venue_order_id
+            changed = True
+        if told.filled is not None and told.filled > child.venue_filled:
+            child.venue_filled = told.filled
+            changed = True
+        state = _CHILD_STATE[told.status] if told.status is not None else None
+        if state is not None and self._advances(child, state):
+            child.to(state)
+            changed = True
+            if told.reason is not None or state is ChildState.OPEN:
+                child.reason = told.reason
+        if first and child.state not in (ChildState.REJECTED, ChildState.PENDING, ChildState.UNKNOWN):
+            if self.parent.status is OrderStatus.ACCEPTED:
+                self.parent.to(OrderStatus.WORKING)
+            self._touch(now)
+            self._emit(EventType.PLACED, now, child=child)
+        self._book(child, told.fills, now)
+        if changed:
+            self._mark(child, now)
+
+    def venue_fills(self, child: ChildOrder, fills: Iterable[VenueFill], now: int) -> None:
+        """Book trades of a child, each once by its trade id."""
+        self._book(child, fills, now)
+
+    def _advances(self, child: ChildOrder, state: ChildState) -> bool:
+        """Whether a reported state is news: an open report never reopens what has ended."""
+        before = child.state
+        if state is before:
+            return False
+        if before in (ChildState.CANCELED, ChildState.EXPIRED):
+            return state is ChildState.FILLED
+        if before is ChildState.REJECTED:
+            return state is not ChildState.OPEN or child.venue_order_id is not None
+        return before is not ChildState.FILLED
+
+    def _book(self, child: ChildOrder, told: Iterable[VenueFill], now: int) -> None:
+        new: list[Fill] = []
+        for trade in told:
+            identity = (child.child_id, trade.trade_id)
+            if identity in self._booked:
+                continue
+            self._booked.add(identity)
+            fill = Fill(
+                trade_id=trade.trade_id,
+                child_id=child.child_id,
+                price=trade.price,
+                quantity=trade.quantity,
+                fee=trade.fee,
+                fee_asset=trade.fee_asset,
+                maker=trade.maker,
+                timestamp=trade.timestamp,
+            )
+            new.append(fill)
+            child.filled += fill.quantity
+            child.notional += fill.quantity * fill.price
+            if fill.fee and fill.fee_asset is not None:
+                child.fees = {**child.fees, fill.fee_asset: child.fees.get(fill.fee_asset, ZERO) + fill.fee}
+                if fill.fee_asset == self.rules.quote:
+                    child.quote_fees += fill.fee
+                elif fill.fee_asset == self.rules.base:
+                    child.quote_fees += fill.fee * fill.price
+        if not new:
+            return
+        self._fills.extend(new)
+        if child.state in (ChildState.PENDING, ChildState.UNKNOWN, ChildState.VOID):
+            # A fill is proof that the order is at the venue.
+            child.to(ChildState.OPEN)
+            self._emit(EventType.PLACED, now, child=child)
+        if not child.state.terminal and child.filled >= child.quantity:
+            child.to(ChildState.FILLED)
+        if not self.parent.status.terminal:
+            self.parent.to(OrderStatus.PARTIALLY_FILLED)
+        self._untold.setdefault(child.child_id, []).extend(new)
+        self._mark(child, now)
+
+    def _tell_fills(self, now: int) -> None:
+        parent = self.parent
+        for child_id, fills in self._untold.items():
+            child = self._by_id[child_id]
+            if parent.status.terminal and parent.status is not OrderStatus.REJECTED and self._complete:
+                # A fill that raced the end completes an order that had ended short.
+                parent.to(OrderStatus.FILLED)
+                parent.reason = None
+                self._emit(EventType.FILLED, now, child=child, fills=fills)
+            else:
+                self._emit(EventType.PARTIALLY_FILLED, now, child=child, fills=fills)
+        self._untold = {}
+
+    @property
+    def _complete(self) -> bool:
+        return self.totals.filled >= self.parent.quantity
+
+    # --- bookkeeping ------------------------------------------------------------------------------------------------
+
+    def _touch(self, now: int) -> None:
+        self.parent.updated_at = max(now, self.parent.updated_at)
+        self._touched = True
+
+    def _mark(self, child: ChildOrder, now: int) -> None:
+        child.updated_at = max(now, child.updated_at)
+        self._dirty[child.child_id] = child
+        self._touch(now)
+
+    def _emit(
+        self,
+        event_type: EventType,
+        now: int,
+        *,
+        child: ChildOrder | None = None,
+        fills: list[Fill] | None = None,
+        reason: str | None = None,
+        field: str | None = None,
+        ignored_fields: tuple[str, ...] = (),
+    ) -> None:
+        parent, sums = self.parent, self.totals
+        parent.sequence += 1
+        average = sums.average_price
+        unset = msgspec.UNSET
+        self._events.append(
+            OrderEvent(
+                order_id=parent.order_id,
+                signal_id=parent.signal_id,
+                status=parent.status,
+                filled_quantity=sums.filled,
+                average_price=_AVERAGE.plus(average) if average is not None else None,
+                commission=sums.quote_fees,
+                timestamp=now,
+                event_id=f"evt_{self.key}_{parent.sequence}",
+                event_type=event_type,
+                sequence=parent.sequence,
+                strategy_id=parent.strategy_id,
+                exchange=parent.exchange,
+                symbol=parent.symbol,
+                side=parent.side,
+                quantity=parent.quantity,
+                remaining_quantity=max(parent.quantity - sums.filled, ZERO),
+                commissions=sums.fees,
+                instance_id=self._instance,
+                user_id=parent.user_id if parent.user_id is not None else unset,
+                trade_id=parent.trade_id if parent.trade_id is not None else unset,
+                child=_told(child, fills or ()) if child is not None else unset,
+                reason=reason if reason is not None else unset,
+                field=field if field is not None else unset,
+                ignored_fields=ignored_fields or unset,
+                metadata=parent.metadata or unset,
+            )
+        )
+
+
+def _told(child: ChildOrder, fills: Iterable[Fill]) -> EventChild:
+    return EventChild(
+        client_order_id=child.child_id,
+        venue=child.venue,
+        state=child.state.value,
+        quantity=child.quantity,
+        filled=child.filled,
+        venue_order_id=child.venue_order_id,
+        price=child.price,
+        reason=child.reason,
+        fills=tuple(
+            EventFill(
+                trade_id=fill.trade_id,
+                price=fill.price,
+                quantity=fill.quantity,
+                fee=fill.fee,
+                fee_asset=fill.fee_asset,
+                maker=fill.maker,
+                timestamp=fill.timestamp,
+            )
+            for fill in fills
+        ),
+    )

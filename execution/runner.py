@@ -1,0 +1,365 @@
+"""The live orders of a replica: which it works, what is routed to which, and what becomes of them when a shard moves.
+
+An order is worked by the replica that holds its shard's lease, and by nobody else. Orders that ended stay at hand for a while,
+since a venue's stream echoes what its answers have told already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any
+
+import structlog
+
+from adapters.base import Adapter, VenueFill, VenueOrder
+from algorithms import ALGORITHMS
+from execution.gates import WireGate
+from execution.ledger import (
+    Accepted,
+    AcceptOutcome,
+    Fenced,
+    Lease,
+    Ledger,
+    LedgerMismatch,
+    Overfill,
+    keys,
+)
+from execution.metrics import Metrics
+from execution.order_actor import Desk, OrderActor
+from execution.order_state import OrderState
+from execution.store import StoreUnavailable
+from schemas.market import MarketRules
+from schemas.order import ParentOrder
+
+log = structlog.get_logger(__name__)
+
+CLOSED_KEPT = 20_000
+CLOSED_SECONDS = 120.0
+RELOAD_SECONDS = 1.0
+
+
+class Runner:
+    def __init__(
+        self,
+        ledger: Ledger,
+        adapters: dict[str, Adapter],
+        metrics: Metrics,
+        *,
+        instance: str,
+        max_retries: int,
+        committed: Callable[[int], None],
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._ledger = ledger
+        self._adapters = adapters
+        self._metrics = metrics
+        self._instance = instance
+        self._now = now
+        self._committed = committed
+        self._gate = WireGate()
+        self._leases: dict[int, Lease] = {}
+        self._accepting: dict[int, int] = {}
+        self._actors: dict[str, OrderActor] = {}
+        self._closed: OrderedDict[str, tuple[float, OrderActor]] = OrderedDict()
+        self._loading: dict[str, asyncio.Task[OrderActor | None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self.sends_waiting = 0
+        self.room = asyncio.Event()
+        """Set while intake may go on."""
+        self.room.set()
+        self._most_sends = 1
+        self._most_live = 1
+        self._desk = Desk(
+            ledger=ledger,
+            gate=self._gate,
+            metrics=metrics,
+            max_retries=max_retries,
+            now=now,
+            committed=committed,
+            closed=self._close,
+            lost=self._lost,
+            sends=self._count_sends,
+        )
+
+    def bound(self, *, sends: int, live: int) -> None:
+        """Pause intake beyond so many requests waiting for their venue, or so many live orders."""
+        self._most_sends, self._most_live = sends, live
+        self._consider_room()
+
+    # --- what there is ----------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> int:
+        return len(self._actors)
+
+    def actors(self) -> Iterator[OrderActor]:
+        yield from list(self._actors.values())
+
+    def lease_of(self, key: str) -> Lease | None:
+        """The lease under which this replica works an order; None when another replica does."""
+        lease = self._leases.get(self._ledger.shard_of(key))
+        return lease if lease is not None and lease.valid else None
+
+    def get(self, key: str) -> OrderActor | None:
+        actor = self._actors.get(key)
+        if actor is None and key in self._closed:
+            actor = self._closed[key][1]
+        return actor
+
+    # --- orders -----------------------------------------------------------------------------------------------------
+
+    async def accept(self, key: str, content: str, parent: ParentOrder, rules: MarketRules) -> AcceptOutcome:
+        """Make a parent order durable; work it at once where its shard is ours, else leave it to the owner.
+
+        Raises:
+            StoreUnavailable: not durable, or not known to be.
+        """
+        lease = self.lease_of(key)
+        if lease is not None:
+            self._accepting[lease.shard] = self._accepting.get(lease.shard, 0) + 1
+            try:
+                return await self._accept_own(key, content, parent, rules, lease)
+            except Fenced:
+                pass
+            finally:
+                self._accepting[lease.shard] -= 1
+        now = self._now()
+        parent = _fresh(parent)
+        state = OrderState(key, self._instance, parent, rules)
+        state.accepted(now)
+        change = state.take(now)
+        assert change is not None
+        return await self._ledger.accept(key, content, change, None)
+
+    async def _accept_own(
+        self, key: str, content: str, parent: ParentOrder, rules: MarketRules, lease: Lease
+    ) -> AcceptOutcome:
+        now = self._now()
+        actor = self._actor(OrderState(key, self._instance, _fresh(parent), rules), lease)
+        actor.state.accepted(now)
+        actor.begin()
+        change = actor.state.take(now)
+        assert change is not None
+        outcome = await self._ledger.accept(key, content, change, lease)
+        if isinstance(outcome, Accepted):
+            self._committed(lease.shard)
+            if self._leases.get(lease.shard) is lease:
+                self._actors[key] = actor
+                self._consider_room()
+                actor.begun()
+        else:
+            actor.drop()
+        return outcome
+
+    async def find(self, key: str) -> OrderActor | None:
+        """The order of a key, loaded when it ended long ago; None when it is unknown or not ours to change."""
+        actor = self.get(key)
+        lease = self.lease_of(key)
+        if actor is not None or lease is None:
+            return actor
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.create_task(self._load(key, lease))
+            task.add_done_callback(lambda _: self._loading.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _load(self, key: str, lease: Lease) -> OrderActor | None:
+        record = await self._ledger.load(key)
+        if record is None or self._leases.get(lease.shard) is not lease or key in self._actors:
+            return self._actors.get(key)
+        adapter = self._adapters.get(record.parent.exchange)
+        rules = adapter.rules(record.parent.symbol) if adapter is not None else None
+        if adapter is None or rules is None or record.parent.algorithm not in ALGORITHMS:
+            log.error(
+                "an order cannot be worked: its venue, symbol or algorithm is not configured here",
+                order_id=record.parent.order_id,
+                exchange=record.parent.exchange,
+                symbol=record.parent.symbol,
+            )
+            self._metrics.internal_error("unworkable")
+            return None
+        actor = self._actor(OrderState.loaded(key, self._instance, record, rules), lease)
+        if record.parent.status.terminal:
+            self._close(actor)
+        else:
+            self._actors[key] = actor
+            self._gate.know(key, actor.state.children)
+            actor.resume()
+        return actor
+
+    def _actor(self, state: OrderState, lease: Lease) -> OrderActor:
+        parent = state.parent
+        return OrderActor(self._desk, state, lease, ALGORITHMS[parent.algorithm], self._adapters[parent.exchange])
+
+    def _close(self, actor: OrderActor) -> None:
+        self._actors.pop(actor.key, None)
+        now = time.monotonic()
+        self._closed[actor.key] = (now, actor)
+        self._closed.move_to_end(actor.key)
+        while self._closed:
+            key, (since, _) = next(iter(self._closed.items()))
+            if len(self._closed) <= CLOSED_KEPT and now - since < CLOSED_SECONDS:
+                break
+            del self._closed[key]
+        self._consider_room()
+
+    def _lost(self, actor: OrderActor, error: Exception) -> None:
+        """The ledger refused what an order wanted to write."""
+        actor.drop()
+        self._actors.pop(actor.key, None)
+        self._closed.pop(actor.key, None)
+        if isinstance(error, Fenced):
+            actor.log.warning("order belongs to another replica now", shard=actor.lease.shard)
+            return
+        actor.log.critical("the ledger refused a transition; the order is loaded again", error=str(error))
+        if isinstance(error, Overfill | LedgerMismatch):
+            self._metrics.internal_error(type(error).__name__)
+        self._spawn(self._reload(actor))
+
+    async def _reload(self, actor: OrderActor) -> None:
+        while self._leases.get(actor.lease.shard) is actor.lease:
+            await asyncio.sleep(RELOAD_SECONDS)
+            try:
+                await self.find(actor.key)
+            except StoreUnavailable as error:
+                actor.log.warning("order not loaded yet", error=str(error))
+            else:
+                return
+
+    # --- shards -----------------------------------------------------------------------------------------------------
+
+    async def take_over(self, lease: Lease) -> None:
+        """Work the orders of a shard that is ours now.
+
+        Raises:
+            StoreUnavailable: they could not be read; the shard should be given up.
+        """
+        self._leases[lease.shard] = lease
+        for key in await self._ledger.live(lease.shard):
+            await self.find(key)
+        await self.read_inbox(lease.shard)
+
+    async def read_inbox(self, shard: int) -> list[tuple[str, bytes]]:
+        """Take what other replicas left: orders are loaded here, commands returned as (entry id, JSON)."""
+        commands: list[tuple[str, bytes]] = []
+        orders: list[str] = []
+        for entry, kind, value in await self._ledger.read_inbox(shard):
+            if kind == "order":
+                await self.find(value.decode())
+                orders.append(entry)
+            else:
+                commands.append((entry, value))
+        await self._ledger.settle_inbox(shard, orders)
+        return commands
+
+    def forget(self, shard: int) -> None:
+        """The shard's lease is lost: whatever it holds is somebody else's."""
+        self._leases.pop(shard, None)
+        for actor in self._of(shard):
+            actor.drop()
+            self._actors.pop(actor.key, None)
+            self._closed.pop(actor.key, None)
+            self._gate.forget(actor.key)
+        self._consider_room()
+
+    async def hand_over(self, shards: set[int], seconds: float) -> None:
+        """Stop working shards that are about to be released: finish what is under way, then forget them."""
+        for shard in shards:
+            self._leases.pop(shard, None)
+        deadline = time.monotonic() + seconds
+        while any(self._accepting.get(shard) for shard in shards) and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        actors = [actor for shard in shards for actor in self._of(shard)]
+        await asyncio.gather(*(actor.quiesce(max(deadline - time.monotonic(), 0.1)) for actor in actors))
+        for shard in shards:
+            self.forget(shard)
+
+    def _of(self, shard: int) -> list[OrderActor]:
+        closed = (actor for _, actor in self._closed.values())
+        return [actor for actor in (*self._actors.values(), *closed) if actor.lease.shard == shard]
+
+    # --- venues' streams --------------------------------------------------------------------------------------------
+
+    def on_order(self, venue: str, order: VenueOrder) -> None:
+        actor = self._addressed(venue, order.client_order_id, order.venue_order_id)
+        if actor is not None:
+            self._book_order(actor, order)
+        elif self._may_be_ended(order.client_order_id) and (order.filled or order.fills):
+            self._spawn(self._book_late(order))
+
+    def on_fill(self, venue: str, fill: VenueFill) -> None:
+        actor = self._addressed(venue, fill.client_order_id, fill.venue_order_id)
+        if actor is not None:
+            child = actor.state.child(fill.client_order_id, fill.venue_order_id)
+            if child is not None:
+                actor.post(partial(actor.state.venue_fills, child, (fill,)))
+        elif self._may_be_ended(fill.client_order_id):
+            self._spawn(self._book_late(fill))
+
+    def _book_order(self, actor: OrderActor, order: VenueOrder) -> None:
+        child = actor.state.child(order.client_order_id, order.venue_order_id)
+        if child is not None:
+            actor.post(partial(actor.state.venue_order, child, order))
+
+    def _addressed(self, venue: str, client_order_id: str | None, venue_order_id: str | None) -> OrderActor | None:
+        address = keys.key_of_child(client_order_id)
+        if address is not None:
+            return self.get(address[0])
+        if venue_order_id is None:
+            return None
+        for actor in self._actors.values():
+            if actor.state.parent.exchange == venue and actor.state.child(None, venue_order_id) is not None:
+                return actor
+        return None
+
+    def _may_be_ended(self, client_order_id: str | None) -> bool:
+        address = keys.key_of_child(client_order_id)
+        return address is not None and self.lease_of(address[0]) is not None
+
+    async def _book_late(self, told: VenueOrder | VenueFill) -> None:
+        """Book a report about an order that ended long enough ago to have left memory."""
+        address = keys.key_of_child(told.client_order_id)
+        assert address is not None
+        try:
+            actor = await self.find(address[0])
+        except StoreUnavailable as error:
+            log.warning(
+                "a late report is left to reconciliation", client_order_id=told.client_order_id, error=str(error)
+            )
+            return
+        if actor is None:
+            return
+        child = actor.state.child(told.client_order_id, told.venue_order_id)
+        if child is None:
+            return
+        if isinstance(told, VenueOrder):
+            actor.post(partial(actor.state.venue_order, child, told))
+        else:
+            actor.post(partial(actor.state.venue_fills, child, (told,)))
+
+    # --- flow control -----------------------------------------------------------------------------------------------
+
+    def _count_sends(self, change: int) -> None:
+        self.sends_waiting += change
+        self._consider_room()
+
+    def _consider_room(self) -> None:
+        if self.sends_waiting >= self._most_sends or len(self._actors) >= self._most_live:
+            self.room.clear()
+        else:
+            self.room.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+def _fresh(parent: ParentOrder) -> ParentOrder:
+    """A copy to try an acceptance with: an attempt that is refused leaves its marks on the record."""
+    return copy.copy(parent)
