@@ -1,0 +1,137 @@
+"""One StreamingPull call, from its first request to its end, with a pulse in both directions."""
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+
+from execution.pubsub import rpc
+from execution.pubsub.channel import PubSubChannel, being_cancelled
+
+_PULSE_PROTOCOL = 1
+"""Version of the stream's protocol in which the server answers each empty request with an empty response."""
+_PATIENCE = 4
+"""How much longer silence is borne from a server that has never answered a heartbeat; emulators do not."""
+
+
+class StreamEnded(Exception):
+    """The stream is over.
+
+    Attributes:
+        code: gRPC status; OK when the server closed it in peace, CANCELLED when this side did.
+        silent: it was given up because nothing had been heard.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str, silent: bool = False) -> None:
+        self.code = code
+        self.details = details
+        self.silent = silent
+        super().__init__(f"{code.name}: {details}")
+
+
+class PullStream:
+    """A stream of responses.
+
+    Attributes:
+        opened_at: monotonic seconds.
+        heard_at: monotonic seconds of the last response, None before the first.
+        messages: received messages so far.
+        answers_heartbeats: whether the server has been seen to answer heartbeats.
+    """
+
+    def __init__(
+        self, channel: PubSubChannel, first_request: Any, silence_limit: float, answers_heartbeats: bool
+    ) -> None:
+        """
+        Args:
+            first_request: StreamingPullRequest that names the subscription and sets the stream up.
+            silence_limit: seconds without a response after which the stream is given up, while someone reads.
+            answers_heartbeats: what earlier streams have shown about the server.
+        """
+        first_request.protocol_version = _PULSE_PROTOCOL
+        self.opened_at = time.monotonic()
+        self.heard_at: float | None = None
+        self.messages = 0
+        self.answers_heartbeats = answers_heartbeats
+        self._empty_responses = 0
+        self._silence_limit = silence_limit
+        self._silent = False
+        self._reading_since: float | None = None
+        try:
+            self._call = channel.open_stream(rpc.STREAMING_PULL, first_request)
+        except grpc.aio.AioRpcError as error:
+            raise StreamEnded(error.code(), error.details() or "") from error
+        self._loop = asyncio.get_running_loop()
+        self._writer = self._loop.create_task(self._write(first_request), name="pubsub-heartbeat")
+        self._watch_timer = self._loop.call_later(silence_limit / 4, self._watch)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the call has not ended."""
+        return not self._call.done()
+
+    async def read(self) -> Any:
+        """The next StreamingPullResponse.
+
+        Raises:
+            StreamEnded: there is none, for whatever reason.
+        """
+        self._reading_since = time.monotonic()
+        try:
+            response: Any = await self._call.read()
+        except grpc.aio.AioRpcError as error:
+            raise StreamEnded(error.code(), error.details() or "") from error
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
+            # gRPC reports a call that was cancelled on this side as if the reading task had been.
+            raise StreamEnded(grpc.StatusCode.CANCELLED, self._why_cancelled(), self._silent) from None
+        finally:
+            self._reading_since = None
+        if response is grpc.aio.EOF:
+            code = await self._call.code()
+            raise StreamEnded(code, await self._call.details() or "closed by the server")
+        self.heard_at = time.monotonic()
+        if response.received_messages:
+            self.messages += len(response.received_messages)
+        else:
+            self._empty_responses += 1
+            # One empty response may be a greeting; two are answers.
+            self.answers_heartbeats = self.answers_heartbeats or self._empty_responses >= 2
+        return response
+
+    def end(self) -> None:
+        """End the call; a `read` under way raises StreamEnded."""
+        self._call.cancel()
+
+    async def close(self) -> None:
+        """End the call and the heartbeat."""
+        self._watch_timer.cancel()
+        self._call.cancel()
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+
+    async def _write(self, first_request: Any) -> None:
+        heartbeat = rpc.StreamingPullRequest()
+        try:
+            await self._call.write(first_request)
+            while True:
+                await asyncio.sleep(self._silence_limit / 3)
+                await self._call.write(heartbeat)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the call has ended; whoever reads is told why
+
+    def _watch(self) -> None:
+        if self._reading_since is not None:
+            limit = self._silence_limit * (1 if self.answers_heartbeats else _PATIENCE)
+            heard_at = self.heard_at or self.opened_at
+            # What arrived while nobody read has not been heard yet: silence counts from the start of the read.
+            if time.monotonic() - max(heard_at, self._reading_since) > limit:
+                self._silent = True
+                self._call.cancel()
+                return
+        self._watch_timer = self._loop.call_later(self._silence_limit / 4, self._watch)
+
+    def _why_cancelled(self) -> str:
+        return "nothing heard from Pub/Sub, no message and no heartbeat" if self._silent else "ended by this side"
