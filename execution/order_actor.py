@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+
 import structlog
 
 from adapters.base import Adapter
@@ -19,8 +20,8 @@ from execution.gates import WireGate
 from execution.ledger import Fenced, Lease, Ledger, LedgerMismatch, Overfill
 from execution.metrics import Metrics
 from execution.order_state import OrderState
-from execution.venue_requests import Requests
 from execution.store import StoreUnavailable
+from execution.venue_requests import Requests
 from schemas.order import ChildState, IllegalTransition
 
 log = structlog.get_logger(__name__)

@@ -38,7 +38,7 @@ from schemas.order import ParentOrder
 
 log = structlog.get_logger(__name__)
 
-CLOSED_KEPT = 20_000
+CLOSED_KEPT = 5_000
 CLOSED_SECONDS = 120.0
 RELOAD_SECONDS = 1.0
 
@@ -242,7 +242,6 @@ class Runner:
         self._leases[lease.shard] = lease
         for key in await self._ledger.live(lease.shard):
             await self.find(key)
-        await self.read_inbox(lease.shard)
 
     async def read_inbox(self, shard: int) -> list[tuple[str, bytes]]:
         """Take what other replicas left: orders are loaded here, commands returned as (entry id, JSON)."""
@@ -272,7 +271,7 @@ class Runner:
         for shard in shards:
             self._leases.pop(shard, None)
         deadline = time.monotonic() + seconds
-        while any(self._accepting.get(shard) for shard in shards) and time.monotonic() < deadline:
+        while any(map(self._accepting.get, shards)) and time.monotonic() < deadline:  # noqa: ASYNC110 - milliseconds
             await asyncio.sleep(0.005)
         actors = [actor for shard in shards for actor in self._of(shard)]
         await asyncio.gather(*(actor.quiesce(max(deadline - time.monotonic(), 0.1)) for actor in actors))

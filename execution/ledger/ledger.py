@@ -96,7 +96,6 @@ class Change(msgspec.Struct, kw_only=True):
     events: Sequence[OrderEvent] = ()
     places: bool = False
     """New claims on the parent's quantity are made, and must fit."""
-    command_id: str | None = None
 
 
 class LoadedOrder(msgspec.Struct):
@@ -277,7 +276,6 @@ class Ledger:
             fields += [f"c:{child.number}", exact_json.encode(child)]
         for fill in change.fills:
             fields += [f"f:{fill.child_id}:{fill.trade_id}", exact_json.encode(fill)]
-        command = change.command_id
         arguments = [
             self._next_operation(),
             self._instance,
@@ -288,7 +286,6 @@ class Ledger:
             int(parent.status.terminal),
             self._order_retention,
             self._signal_retention,
-            COMMAND_MEMORY_SECONDS if command else "",
             len(change.children),
             len(change.events),
             *claims,
@@ -297,7 +294,6 @@ class Ledger:
         ]
         order = shard.order(key)
         touched = [order, shard.live, shard.outbox, shard.lease, shard.signal(key)]
-        touched.append(shard.command(command) if command else order)
         try:
             reply = await self._certainly(_COMMIT, touched, arguments, lease)
         except BaseException:
@@ -325,6 +321,10 @@ class Ledger:
 
     async def command_seen(self, shard: int, command_id: str) -> bool:
         return bool(await self._store.call("EXISTS", self.shards[shard].command(command_id)))
+
+    async def remember_command(self, shard: int, command_id: str) -> None:
+        """A command was carried out: repeating it does nothing."""
+        await self._store.call("SET", self.shards[shard].command(command_id), "1", "EX", COMMAND_MEMORY_SECONDS)
 
     async def hand_command(self, shard: int, command: bytes) -> None:
         """Leave a command for the shard's owner."""

@@ -1,9 +1,9 @@
 #!lua
 -- One transition of one order and the events it causes, or nothing. Repeating it with its operation id does nothing.
--- KEYS 1 order  2 live  3 outbox  4 lease  5 signal  6 command (or the order again)
+-- KEYS 1 order  2 live  3 outbox  4 lease  5 signal
 -- ARGV 1 operation  2 owner  3 epoch  4 version expected  5 check claims: 1 | 0  6 quantity or ''  7 ended: 1 | 0
---      8 seconds to keep an ended order  9 seconds to remember its signal  10 seconds to remember the command, or ''
---      11 number of claims  12 number of events, (child number, claim) pairs, events, field and value pairs
+--      8 seconds to keep an ended order  9 seconds to remember its signal  10 number of claims  11 number of events
+--      then (child number, claim) pairs, events, field and value pairs
 local state = redis.call('HMGET', KEYS[1], 'v', 'op', 'qty', 'claimed')
 if state[2] == ARGV[1] then return {'OK'} end
 local lease = redis.call('HMGET', KEYS[4], 'owner', 'epoch', 'until')
@@ -27,8 +27,8 @@ local function sum(total, add, subtract)
 end
 
 local quantity = ARGV[6] ~= '' and ARGV[6] or state[3]
-local claims, events = tonumber(ARGV[11]), tonumber(ARGV[12])
-local claimed, fields, at = state[4], {}, 13
+local claims, events = tonumber(ARGV[10]), tonumber(ARGV[11])
+local claimed, fields, at = state[4], {}, 12
 for _ = 1, claims do
   local field = 'k:' .. ARGV[at]
   local before = redis.call('HGET', KEYS[1], field)
@@ -52,5 +52,4 @@ if ARGV[7] == '1' then
   redis.call('EXPIRE', KEYS[1], ARGV[8])
   redis.call('EXPIRE', KEYS[5], ARGV[9])
 end
-if ARGV[10] ~= '' then redis.call('SET', KEYS[6], '1', 'EX', ARGV[10]) end
 return {'OK'}

@@ -1,0 +1,174 @@
+"""Commands from the control topic, and from the command line through it.
+
+A command on an order is carried out by the order's owner; another replica leaves it in the owner's inbox. Either way the message
+is acknowledged once the command is durable. What cannot be done is answered by an event with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from execution.accept import LONGEST_PAUSE, DeadLetter, rejection
+from execution.ledger import Fenced, Ledger, keys
+from execution.metrics import Metrics
+from execution.order_actor import Booking, OrderActor
+from execution.pubsub import IncomingMessage
+from execution.runner import Runner
+from execution.store import StoreRefused, StoreUnavailable
+from schemas import exact_json
+from schemas.command import AmendOrder, CancelOrder, InvalidCommand, OrderCommand, PauseOrder, ResumeOrder, parse
+
+log = structlog.get_logger(__name__)
+
+
+class Commands:
+    """Carries commands out, or to who can."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        ledger: Ledger,
+        metrics: Metrics,
+        dead_letter: DeadLetter,
+        *,
+        instance: str,
+        wake_outbox: Callable[[int], None],
+    ) -> None:
+        self._runner = runner
+        self._ledger = ledger
+        self._metrics = metrics
+        self._dead_letter = dead_letter
+        self._instance = instance
+        self._wake_outbox = wake_outbox
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, message: IncomingMessage) -> None:
+        """Take a message from the control subscription."""
+        task = asyncio.get_running_loop().create_task(self._settle(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for commands under way; Pub/Sub delivers the rest again."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+
+    async def read_inbox(self, shard: int) -> None:
+        """Carry out what other replicas left for the owner of a shard."""
+        done = []
+        for entry, data in await self._runner.read_inbox(shard):
+            fields = exact_json.decode(data)
+            try:
+                command = parse(fields["command"])
+                if isinstance(command, OrderCommand):
+                    await self._carry_out(command, str(fields["command_id"]))
+            except Fenced:
+                continue  # the next owner reads it
+            except (InvalidCommand, KeyError) as error:
+                log.error("an unreadable entry in the inbox was dropped", shard=shard, error=str(error))
+                self._metrics.internal_error("inbox")
+            done.append(entry)
+        await self._ledger.settle_inbox(shard, done)
+
+    async def _settle(self, message: IncomingMessage) -> None:
+        pause = 0.1
+        while True:
+            try:
+                await self._take(message)
+            except (StoreUnavailable, StoreRefused, Fenced) as error:
+                log.warning("command held", message_id=message.message_id, error=str(error))
+            except Exception:
+                self._metrics.internal_error("commands")
+                log.exception("command held: it failed unexpectedly", message_id=message.message_id)
+            else:
+                message.ack()
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _take(self, message: IncomingMessage) -> None:
+        try:
+            fields = exact_json.decode(message.data)
+        except ValueError as error:
+            return await self._dead_letter(message, f"not JSON: {error}")
+        if not isinstance(fields, Mapping):
+            return await self._dead_letter(message, "not a JSON object")
+        command_id = fields.get("command_id")
+        if not isinstance(command_id, str) or not command_id:
+            command_id = f"message-{message.message_id}"
+        try:
+            command = parse(fields)
+        except InvalidCommand as refusal:
+            return await self._refuse(fields, command_id, refusal.field, refusal.reason)
+        if not isinstance(command, OrderCommand):
+            reason = f"{command.type} is not carried out by this version of the service"
+            return await self._refuse(fields, command_id, "type", reason)
+        return await self._carry_out(command, command_id)
+
+    async def _carry_out(self, command: OrderCommand, command_id: str) -> None:
+        self._metrics.command(command.type)
+        key = await self._ledger.find_key(command.order_id, command.signal_id)
+        if key is None:
+            fields = command.model_dump(exclude_none=True)
+            return await self._refuse(fields, command_id, "order_id", "no such order")
+        shard = self._ledger.shard_of(key)
+        if await self._ledger.command_seen(shard, command_id):
+            log.info("command seen before", command_id=command_id)
+            return None
+        if self._runner.lease_of(key) is None:
+            data = {"command": command.model_dump(exclude_none=True), "command_id": command_id}
+            await self._ledger.hand_command(shard, exact_json.encode(data))
+            return None
+        actor = await self._runner.find(key)
+        if actor is None:
+            fields = command.model_dump(exclude_none=True)
+            return await self._refuse(fields, command_id, "order_id", "the order was rejected on arrival")
+        await actor.booked(_booking(actor, command))
+        await self._ledger.remember_command(shard, command_id)
+        log.info("command carried out", type=command.type, order_id=actor.state.parent.order_id, reason=command.reason)
+        return None
+
+    async def _refuse(self, fields: Mapping[str, Any], command_id: str, field: str, reason: str) -> None:
+        """Answer a command that reaches no order. Sequence 0: the event belongs to no order's history."""
+        named = fields.get("order_id") or fields.get("signal_id")
+        signal_id = fields.get("signal_id")
+        log.warning("command refused", type=fields.get("type"), named=named, field=field, reason=reason)
+        self._metrics.command_refused()
+        key = keys.order_key(f"command\0{command_id}")
+        event = rejection(
+            key,
+            self._instance,
+            order_id=named if isinstance(named, str) else "",
+            signal_id=signal_id if isinstance(signal_id, str) else "",
+            fields=fields,
+            field=field,
+            reason=f"command {str(fields.get('type'))[:64]} refused: {reason}",
+            sequence=0,
+        )
+        await self._ledger.note(key, command_id, event)
+        self._wake_outbox(self._ledger.shard_of(key))
+
+
+def _booking(actor: OrderActor, command: OrderCommand) -> Booking:
+    state = actor.state
+
+    def book(now: int) -> None:
+        field: str | None = "order_id"
+        match command:
+            case CancelOrder():
+                refusal = state.request_cancel(command.reason, now)
+            case AmendOrder():
+                answer = state.amend(command, now)
+                field, refusal = answer if answer is not None else (None, None)
+            case PauseOrder() | ResumeOrder():
+                refusal = state.pause(isinstance(command, PauseOrder), command.reason, now)
+        if refusal is not None:
+            state.answer(f"{command.type} refused: {refusal}", now, field)
+
+    return book

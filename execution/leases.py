@@ -1,0 +1,195 @@
+"""Which shards this replica owns.
+
+Every beat the replica renews its leases, writes its heartbeat, counts the replicas alive, and takes or gives shards so that
+each holds its share. A lease counts as valid here for less time than it really lasts, by our monotonic clock from before the
+renewal was sent: a replica that cannot renew stops sending before another can take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from execution.ledger import Lease, Ledger, keys
+from execution.metrics import Metrics
+from execution.store import Store, StoreUnavailable
+from schemas import exact_json
+
+log = structlog.get_logger(__name__)
+
+MARGIN = 0.2
+"""The part of a lease's time, at its end, during which we no longer rely on it."""
+BEATS = 5
+"""Renewals per lease time."""
+
+
+class ShardLeases:
+    def __init__(
+        self,
+        store: Store,
+        ledger: Ledger,
+        metrics: Metrics,
+        *,
+        instance: str,
+        ttl: float,
+        describe: Callable[[], dict[str, Any]],
+        acquired: Callable[[Lease], Awaitable[None]],
+        lost: Callable[[int], None],
+        hand_over: Callable[[set[int]], Awaitable[None]],
+        inbox: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """`ttl` in seconds. `describe` says what goes into the heartbeat; the others are told when a shard was acquired, was
+        lost, is to be handed over (its lease is released when that returns), or has something in its inbox."""
+        self._store = store
+        self._ledger = ledger
+        self._metrics = metrics
+        self._instance = instance
+        self._ttl = ttl
+        self._describe = describe
+        self._acquired = acquired
+        self._lost = lost
+        self._hand_over = hand_over
+        self._inbox = inbox
+        self._owned: dict[int, Lease] = {}
+        self._giving: set[int] = set()
+        self._nudge = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.replicas = 0
+        self.last_beat: float | None = None
+        """Monotonic time of the last beat at which the store answered and every lease was renewed."""
+
+    @property
+    def owned(self) -> dict[int, Lease]:
+        return self._owned
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            started = time.monotonic()
+            try:
+                await self._beat()
+            except StoreUnavailable as error:
+                self._metrics.lease_failed()
+                log.error("leases not renewed: the store does not answer", error=str(error))
+            self._drop_invalid()
+            rest = self._ttl / BEATS - (time.monotonic() - started)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), max(rest, 0.05))
+            self._nudge.clear()
+
+    def wake(self) -> None:
+        """Beat now: a shard may have been released."""
+        self._nudge.set()
+
+    async def release_all(self) -> None:
+        """Give every shard up, as its work has been finished or handed over."""
+        for task in self._tasks:
+            task.cancel()
+        leases, self._owned = list(self._owned.values()), {}
+        try:
+            await asyncio.gather(*(self._ledger.release(lease) for lease in leases))
+            await self._store.call("ZREM", keys.REPLICAS, self._instance)
+            await self._store.call("DEL", keys.heartbeat(self._instance))
+        except StoreUnavailable as error:
+            log.warning("leases not released: they run out by themselves", error=str(error))
+
+    async def _beat(self) -> None:
+        leases = list(self._owned.values())
+        waiting = await asyncio.gather(*(self._ledger.renew(lease, self._ttl, self._ttl * MARGIN) for lease in leases))
+        for lease, entries in zip(leases, waiting, strict=True):
+            if entries is None:
+                self._lose(lease.shard)
+            elif entries and lease.shard not in self._giving:
+                self._start(self._inbox(lease.shard))
+        await self._heartbeat()
+        await self._balance()
+        self.last_beat = time.monotonic()
+        self._metrics.shards_owned(len(self._owned))
+
+    async def _heartbeat(self) -> None:
+        """Written only after the leases were renewed: the pulse says that this replica can act, not merely that it runs."""
+        now = await self._store.server_time_ms()
+        beat = {"instance": self._instance, "timestamp": now, "shards": sorted(self._owned), **self._describe()}
+        await self._store.call(
+            "SET", keys.heartbeat(self._instance), exact_json.encode(beat), "PX", int(self._ttl * 2000)
+        )
+        await self._store.call("ZADD", keys.REPLICAS, now, self._instance)
+        await self._store.call("ZREMRANGEBYSCORE", keys.REPLICAS, "-inf", int(now - self._ttl * 1500))
+        self.replicas = int(await self._store.call("ZCARD", keys.REPLICAS))
+
+    async def _balance(self) -> None:
+        count = len(self._ledger.shards)
+        share = -(-count // max(self.replicas, 1))
+        surplus = len(self._owned) - len(self._giving) - share
+        if surplus > 0:
+            chosen = set(sorted(set(self._owned) - self._giving)[:surplus])
+            self._giving |= chosen
+            self._start(self._give(chosen))
+        missing = share - (len(self._owned) - len(self._giving))
+        if missing <= 0:
+            return
+        # Start at a place of our own, so that replicas starting together do not all ask for the same shards.
+        offset = hash(self._instance) % count
+        for step in range(count):
+            shard = (offset + step) % count
+            if shard in self._owned:
+                continue
+            lease = await self._ledger.acquire(shard, self._ttl, self._ttl * MARGIN)
+            if lease is None:
+                continue
+            self._owned[shard] = lease
+            self._start(self._take(lease))
+            missing -= 1
+            if missing <= 0:
+                return
+
+    async def _take(self, lease: Lease) -> None:
+        log.info("shard acquired", shard=lease.shard, epoch=lease.epoch)
+        try:
+            await self._acquired(lease)
+            await self._inbox(lease.shard)
+        except StoreUnavailable as error:
+            log.error("shard could not be loaded, and is given up", shard=lease.shard, error=str(error))
+            self._lose(lease.shard)
+
+    async def _give(self, shards: set[int]) -> None:
+        try:
+            await self._hand_over(shards)
+            for shard in shards:
+                lease = self._owned.pop(shard, None)
+                if lease is not None:
+                    await self._ledger.release(lease)
+                    log.info("shard handed over", shard=shard, epoch=lease.epoch)
+        except StoreUnavailable as error:
+            log.warning("shards not released: their leases run out by themselves", error=str(error))
+        finally:
+            self._giving -= shards
+
+    def _drop_invalid(self) -> None:
+        for lease in list(self._owned.values()):
+            if not lease.valid:
+                self._lose(lease.shard)
+
+    def _lose(self, shard: int) -> None:
+        if self._owned.pop(shard, None) is not None:
+            log.error("shard lost", shard=shard)
+            self._lost(shard)
+
+    def _start(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except StoreUnavailable as error:
+            log.warning("put off: the store does not answer", error=str(error))
+        except Exception:
+            log.exception("a task about shards failed unexpectedly")
+            self._metrics.internal_error("leases")
