@@ -22,6 +22,7 @@ from execution import failpoints
 from execution.ledger import Accepted, AcceptOutcome, Conflict, Duplicate, Ledger, generated_order_id, keys, order_key
 from execution.metrics import Metrics
 from execution.pubsub import IncomingMessage
+from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
 from execution.store import StoreRefused, StoreUnavailable
 from schemas import exact_json
@@ -35,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 DeadLetter = Callable[[IncomingMessage, str], Awaitable[None]]
 LONGEST_PAUSE = 5.0
+MOST_FAILURES = 5
 
 
 class Acceptor:
@@ -80,16 +82,20 @@ class Acceptor:
                 task.cancel()
 
     async def _settle(self, message: IncomingMessage) -> None:
-        pause = 0.1
+        pause, failures = 0.1, 0
         while True:
             await self._runner.room.wait()
             try:
-                await self._take(message)
-            except (StoreUnavailable, StoreRefused) as error:
-                log.error("signal held: the store does not take it", message_id=message.message_id, error=str(error))
+                if failures < MOST_FAILURES:
+                    await self._take(message)
+                else:
+                    await self._bury(message, "the service failed on it again and again; see its log")
+            except (StoreUnavailable, StoreRefused, PubSubError) as error:
+                log.error("signal held: it cannot be made durable", message_id=message.message_id, error=str(error))
             except Exception:
+                failures += 1
                 self._metrics.internal_error("accept")
-                log.exception("signal held: acceptance failed unexpectedly", message_id=message.message_id)
+                log.exception("acceptance failed unexpectedly", message_id=message.message_id)
             else:
                 failpoints.hit("accept.before_ack")
                 message.ack()

@@ -17,6 +17,7 @@ from execution.ledger import Fenced, Ledger, keys
 from execution.metrics import Metrics
 from execution.order_actor import Booking, OrderActor
 from execution.pubsub import IncomingMessage
+from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
 from execution.store import StoreRefused, StoreUnavailable
 from schemas import exact_json
@@ -81,7 +82,7 @@ class Commands:
         while True:
             try:
                 await self._take(message)
-            except (StoreUnavailable, StoreRefused, Fenced) as error:
+            except (StoreUnavailable, StoreRefused, PubSubError, Fenced) as error:
                 log.warning("command held", message_id=message.message_id, error=str(error))
             except Exception:
                 self._metrics.internal_error("commands")

@@ -22,7 +22,7 @@ from execution.metrics import Metrics
 from execution.order_state import OrderState
 from execution.store import StoreUnavailable
 from execution.venue_requests import Requests
-from schemas.order import ChildState, IllegalTransition
+from schemas.order import ChildOrder, ChildState, IllegalTransition
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +87,12 @@ class OrderActor:
                 child.valid_until = max(child.valid_until, last, child.created_at + self.adapter.request_ttl_ms)
                 self.state.unknown(child, "its sender stopped before the outcome was known", self.desk.now())
             elif child.state is ChildState.OPEN:
-                self._requests.refresh(child)
+                self.refresh(child)
         self.post(None)
+
+    def refresh(self, child: ChildOrder) -> None:
+        """Ask the venue for a child; nothing new is decided until it has answered."""
+        self._requests.refresh(child)
 
     def post(self, booking: Booking | None) -> None:
         """Book something soon; None only wakes the order."""

@@ -1,0 +1,510 @@
+"""The daemon: everything started in order, watched while it runs, and stopped in order.
+
+Start: settings, HTTP (so that probes are answered), state store, Pub/Sub, venues, then shards, and intake last. Stop: intake first,
+then shards are finished or handed over, and the store last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
+
+from adapters.base import Adapter, AdapterError
+from execution import failpoints, logs
+from execution.accept import Acceptor
+from execution.commands import Commands
+from execution.embedded.redis_server import EmbeddedRedis
+from execution.health import ComponentHealth, HealthReport
+from execution.http_server import HttpServer
+from execution.leases import ShardLeases
+from execution.ledger import Lease, Ledger, keys
+from execution.ledger.outbox import OutboxStore
+from execution.metrics import Metrics
+from execution.outbox import Outbox
+from execution.projections import Projections
+from execution.pubsub import (
+    IncomingMessage,
+    OutgoingMessage,
+    Publisher,
+    PubSubChannel,
+    Subscriber,
+    SubscriptionSpec,
+    connect,
+    ensure,
+    subscription_name,
+    topic_name,
+)
+from execution.pubsub.errors import PubSubError
+from execution.reconcile import Reconciler
+from execution.runner import Runner
+from execution.settings import Settings
+from execution.store import Store
+
+log = structlog.get_logger(__name__)
+
+WAKE_INBOX = ":inbox"
+WAKE_OUTBOX = ":outbox"
+DAY = 86400
+
+
+class CannotStart(Exception):
+    """The daemon cannot start; the message says what to do."""
+
+
+async def run(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code."""
+    logs.configure(settings)
+    failpoints.arm(settings.failpoints or "")
+    daemon = Daemon(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if stopping.is_set():
+            os._exit(130)  # asked twice: at once
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        starting = asyncio.create_task(daemon.start())
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait([starting, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait([starting])
+            return 0
+        starting.result()
+        failed = asyncio.create_task(daemon.failed())
+        await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        failed.cancel()
+        return 1 if daemon.failure is not None else 0
+    except CannotStart as error:
+        log.critical("cannot start", reason=str(error))
+        return 1
+    finally:
+        await daemon.stop()
+
+
+class Daemon:
+    """One replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.failure: BaseException | None = None
+        self.http_port: int | None = None
+        self._failed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._stopping = False
+        self._embedded: EmbeddedRedis | None = None
+        self._store: Store | None = None
+        self._channel: PubSubChannel | None = None
+        self._http: HttpServer | None = None
+        self._adapters: dict[str, Adapter] = {}
+        self._subscribers: dict[str, Subscriber] = {}
+        self._loop_seen = time.monotonic()
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start everything in order.
+
+        Raises:
+            CannotStart: naming what is missing and what to do.
+        """
+        settings = self.settings
+        try:
+            adapters = self._build_adapters()
+            self._http = HttpServer(settings.host, settings.port, self.metrics, self.health)
+            self.http_port = await self._http.start()
+            store = await self._open_store()
+            channel = await self._open_pubsub()
+            await self._start_adapters(adapters)
+        except (ConnectionError, OSError, PubSubError, AdapterError, ValueError) as error:
+            raise CannotStart(str(error)) from error
+        await self._assemble(store, channel)
+        self._started = True
+        log.info(
+            "execution service ready",
+            instance=settings.instance_id,
+            project=settings.google_cloud_project,
+            venues=sorted(self._adapters),
+            port=self.http_port,
+        )
+
+    def _build_adapters(self) -> dict[str, Adapter]:
+        settings = self.settings
+        adapters: dict[str, Adapter] = {}
+        for endpoint in parse_endpoints(settings.adapter_endpoints):
+            adapters[endpoint.name] = CcxtAdapter(
+                endpoint,
+                settings.credentials(endpoint.name),
+                request_ttl_ms=int(settings.request_ttl * 1000),
+                clock_bound_ms=settings.clock_bound_ms,
+            )
+        return adapters
+
+    async def _open_store(self) -> Store:
+        settings = self.settings
+        url = settings.redis_url
+        if url is None:
+            self._embedded = await EmbeddedRedis.start(settings.data_dir / "redis")
+            url = self._embedded.url
+            self._watch("embedded redis", self._embedded_died(self._embedded))
+        store = await Store.connect(url)
+        self._store = store
+        report = await store.check()
+        for warning in report.warnings:
+            log.warning("state store", warning=warning)
+        return store
+
+    async def _embedded_died(self, server: EmbeddedRedis) -> None:
+        code = await server.wait()
+        raise RuntimeError(
+            f"the embedded state store ended (exit code {code}); see redis.log in {self.settings.data_dir}"
+        )
+
+    async def _open_pubsub(self) -> PubSubChannel:
+        settings = self.settings
+        project = settings.google_cloud_project
+        channel = connect(project, settings.pubsub_emulator_host)
+        self._channel = channel
+        await ensure(
+            channel,
+            project,
+            topics=[settings.events_topic, settings.dead_letter_topic],
+            subscriptions=[
+                SubscriptionSpec(settings.signals_subscription, settings.signals_topic),
+                SubscriptionSpec(settings.control_subscription, settings.control_topic),
+            ],
+            create=settings.pubsub_emulator_host is not None,
+        )
+        return channel
+
+    async def _start_adapters(self, adapters: dict[str, Adapter]) -> None:
+        self._adapters = adapters
+        results = await asyncio.gather(*(adapter.start() for adapter in adapters.values()), return_exceptions=True)
+        problems = []
+        for name, result in zip(adapters, results, strict=True):
+            if isinstance(result, AdapterError):
+                problems.append(f"{name}: {result}")
+            elif isinstance(result, BaseException):
+                raise result
+        if problems:
+            raise CannotStart("; ".join(problems))
+
+    async def _assemble(self, store: Store, channel: PubSubChannel) -> None:
+        settings, metrics, instance = self.settings, self.metrics, self.settings.instance_id
+        project = settings.google_cloud_project
+        ledger = Ledger(
+            store,
+            shards=settings.shards,
+            instance=instance,
+            order_retention=int(settings.order_retention_days * DAY),
+            signal_retention=int(settings.signal_retention_days * DAY),
+        )
+        try:
+            await ledger.open()
+        except ValueError as error:
+            raise CannotStart(str(error)) from error
+        publisher = Publisher(channel)
+        outbox_store = OutboxStore(store, ledger.shards)
+        projections = Projections(
+            outbox_store,
+            order_retention=int(settings.order_retention_days * DAY),
+            most_trades=settings.stream_trade_maxlen,
+        )
+        self._outbox = outbox = Outbox(
+            ledger,
+            outbox_store,
+            publisher,
+            projections,
+            metrics,
+            topic=topic_name(project, settings.events_topic),
+            source=f"//execution/{project}",
+        )
+        self._runner = runner = Runner(
+            ledger,
+            self._adapters,
+            metrics,
+            instance=instance,
+            max_retries=settings.max_retries,
+            committed=outbox.wake,
+        )
+        runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
+        dead_letter = DeadLetters(publisher, topic_name(project, settings.dead_letter_topic))
+        self._acceptor = Acceptor(
+            runner,
+            ledger,
+            self._adapters,
+            metrics,
+            dead_letter,
+            instance=instance,
+            execution_timeout=settings.execution_timeout,
+            signal_max_age=settings.signal_max_age,
+            wake_outbox=outbox.wake,
+        )
+        self._commands = Commands(runner, ledger, metrics, dead_letter, instance=instance, wake_outbox=outbox.wake)
+        self._reconciler = Reconciler(
+            runner,
+            ledger,
+            self._adapters,
+            metrics,
+            poll_interval=settings.poll_interval,
+            reconcile_interval=settings.reconcile_interval,
+            cancel_unknown=settings.unknown_orders == "cancel",
+        )
+        self._leases = ShardLeases(
+            store,
+            ledger,
+            metrics,
+            instance=instance,
+            ttl=settings.lease_ttl,
+            describe=self._describe,
+            acquired=self._shard_acquired,
+            lost=self._shard_lost,
+            hand_over=self._hand_over,
+            inbox=self._commands.read_inbox,
+        )
+        store.on_reconnect(self._store_reconnected)
+        await store.subscribe(keys.WAKE_CHANNEL, callback=self._woken)
+        for name, adapter in self._adapters.items():
+            self._watch(f"stream of {name}", self._stream(adapter))
+            self._watch(f"reconciliation of {name}", self._reconciler.run(name))
+        self._watch("leases", self._leases.run())
+        self._watch("pulse", self._pulse())
+        self._subscribe(settings.signals_subscription, self._acceptor.handle, settings.max_outstanding)
+        self._subscribe(settings.control_subscription, self._commands.handle, 100)
+
+    def _subscribe(self, setting: str, handler: Any, most: int) -> None:
+        assert self._channel is not None
+        name = subscription_name(self.settings.google_cloud_project, setting)
+        subscriber = Subscriber(self._channel, name, handler, max_outstanding=most)
+        self._subscribers[setting] = subscriber
+        self._watch(f"subscriber of {setting}", subscriber.run())
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def failed(self) -> None:
+        """Wait until a part of the daemon fails for good."""
+        await self._failed.wait()
+
+    def _watch(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the daemon; one that ends by itself ends the daemon."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or self._stopping:
+            return
+        error = task.exception()
+        log.critical("a part of the service ended; stopping", part=task.get_name(), error=str(error) if error else None)
+        self.failure = error or RuntimeError(f"{task.get_name()} ended")
+        self._failed.set()
+
+    async def _stream(self, adapter: Adapter) -> None:
+        await adapter.run_stream(self._reconciler)
+        await asyncio.Event().wait()  # a venue without a stream: polling serves it
+
+    async def _pulse(self) -> None:
+        """Notice that the loop runs, and keep the gauges."""
+        while True:
+            self._loop_seen = time.monotonic()
+            metrics, runner = self.metrics, self._runner
+            metrics.live_orders(runner.live)
+            metrics.sends_waiting(runner.sends_waiting)
+            metrics.outbox_backlog(sum(self._outbox.backlog.values()))
+            signals = self._subscribers.get(self.settings.signals_subscription)
+            if signals is not None:
+                metrics.subscriber(signals.status.connected, signals.outstanding, signals.status.oldest_unacked_age)
+            for name, adapter in self._adapters.items():
+                metrics.venue(name, adapter.health)
+            await asyncio.sleep(0.5)
+
+    async def _shard_acquired(self, lease: Lease) -> None:
+        await self._runner.take_over(lease)
+        self._outbox.own(lease)
+
+    def _shard_lost(self, shard: int) -> None:
+        self._runner.forget(shard)
+        self._outbox.disown(shard)
+
+    async def _hand_over(self, shards: set[int]) -> None:
+        await self._runner.hand_over(shards, self.settings.shutdown_timeout * 0.4)
+        await self._outbox.drain(shards, self.settings.shutdown_timeout * 0.15)
+        for shard in shards:
+            self._outbox.disown(shard)
+
+    def _store_reconnected(self, run_id_changed: bool) -> None:
+        if run_id_changed:
+            # Another server answers: what it acknowledged before may be lost, and the venues know best.
+            log.error("the state store was replaced or restarted; venues are reconciled")
+            self._reconciler.nudge()
+        self._leases.wake()
+        self._outbox.wake_all()
+
+    def _woken(self, _channel: str, payload: bytes | str) -> None:
+        text = payload.decode() if isinstance(payload, bytes) else payload
+        if text == "release":
+            self._leases.wake()
+            return
+        tag, _, kind = text.partition("}:")
+        shard = int(tag.removeprefix("{s")) if tag.startswith("{s") and tag[2:].isdigit() else None
+        if shard is None or shard not in self._leases.owned:
+            return
+        if kind == "inbox":
+            self._spawn(self._commands.read_inbox(shard))
+        else:
+            self._outbox.wake(shard)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def done(finished: asyncio.Task[None]) -> None:
+            self._tasks.discard(finished)
+            if not finished.cancelled() and finished.exception() is not None:
+                log.warning("an inbox is left for the next beat", error=str(finished.exception()))
+
+        task.add_done_callback(done)
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "live_orders": self._runner.live,
+            "venues": {name: adapter.health.ready for name, adapter in self._adapters.items()},
+            "pid": os.getpid(),
+        }
+
+    # --- health -----------------------------------------------------------------------------------------------------
+
+    def health(self) -> HealthReport:
+        """The truth about each component, as it is now."""
+        alive = time.monotonic() - self._loop_seen < 10 or not self._started
+        parts = [self._store_health()]
+        if self._started:
+            parts += [self._shards_health(), self._outbox_health(), self._intake_health()]
+            parts += [self._subscriber_health(name) for name in self._subscribers]
+        parts += [self._venue_health(name) for name in self._adapters]
+        if self._stopping or not self._started:
+            parts.append(ComponentHealth("service", "down", "stopping" if self._stopping else "starting"))
+        return HealthReport(instance=self.settings.instance_id, live=alive, components=parts)
+
+    def _store_health(self) -> ComponentHealth:
+        if self._store is None:
+            return ComponentHealth("store", "down", "not connected yet")
+        if self._store.connected:
+            return ComponentHealth("store", "ok", "connected")
+        return ComponentHealth("store", "down", "not connected: nothing is accepted, nothing new is sent")
+
+    def _shards_health(self) -> ComponentHealth:
+        beat = self._leases.last_beat
+        if beat is None or time.monotonic() - beat > self.settings.lease_ttl:
+            return ComponentHealth("shards", "down", "leases are not being renewed")
+        owned, replicas = len(self._leases.owned), self._leases.replicas
+        detail = f"{owned} of {self.settings.shards} shards, {replicas} replicas, {self._runner.live} live orders"
+        return ComponentHealth("shards", "ok", detail)
+
+    def _outbox_health(self) -> ComponentHealth:
+        since, backlog = self._outbox.failing_since, sum(self._outbox.backlog.values())
+        if since is not None:
+            seconds = int(time.monotonic() - since)
+            detail = f"events not published for {seconds} s, {backlog} waiting: {self._outbox.last_error}"
+            return ComponentHealth("outbox", "degraded", detail)
+        return ComponentHealth("outbox", "ok", f"{backlog} events waiting")
+
+    def _intake_health(self) -> ComponentHealth:
+        runner = self._runner
+        if runner.room.is_set():
+            return ComponentHealth("intake", "ok", f"{runner.sends_waiting} orders waiting for a venue")
+        detail = (
+            f"paused: {runner.sends_waiting} orders wait for a venue, {runner.live} are live; the rest stays in Pub/Sub"
+        )
+        return ComponentHealth("intake", "degraded", detail)
+
+    def _subscriber_health(self, setting: str) -> ComponentHealth:
+        status = self._subscribers[setting].status
+        if status.connected:
+            return ComponentHealth(f"subscription {setting}", "ok", f"{self._subscribers[setting].outstanding} held")
+        return ComponentHealth(f"subscription {setting}", "down", f"not connected: {status.last_error}")
+
+    def _venue_health(self, name: str) -> ComponentHealth:
+        health = self._adapters[name].health
+        component = f"venue {name}"
+        if not health.ready:
+            return ComponentHealth(component, "down", health.last_error or "not started yet")
+        if health.limited_until is not None and health.limited_until > time.time() * 1000:
+            seconds = health.limited_until / 1000 - time.time()
+            return ComponentHealth(component, "degraded", f"rate limited for {seconds:.0f} s, {health.queued} waiting")
+        if health.stream_supported and not health.stream_up:
+            return ComponentHealth(component, "degraded", f"stream down, polling: {health.last_error}")
+        unwatched = self._reconciler.unwatched.get(name, 0) if self._started else 0
+        if unwatched:
+            return ComponentHealth(component, "degraded", f"{unwatched} open orders there are not in the ledger")
+        return ComponentHealth(component, "ok", f"{health.queued} requests waiting")
+
+    # --- stopping ---------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """Stop everything in order, within the shutdown timeout: intake, then shards, then the rest."""
+        if self._stopping:
+            return
+        self._stopping = True
+        started = time.monotonic()
+        budget = self.settings.shutdown_timeout
+        if self._started:
+            log.info("stopping", live_orders=self._runner.live)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(budget * 0.9):
+                    await asyncio.gather(
+                        *(subscriber.stop(budget * 0.1) for subscriber in self._subscribers.values()),
+                        self._acceptor.finish(budget * 0.15),
+                        self._commands.finish(budget * 0.15),
+                    )
+                    await self._hand_over(set(self._leases.owned))
+                    await self._leases.release_all()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+        closing = [adapter.close() for adapter in self._adapters.values()]
+        if self._channel is not None:
+            closing.append(self._channel.close())
+        if self._http is not None:
+            closing.append(self._http.stop())
+        await asyncio.gather(*closing, return_exceptions=True)
+        if self._store is not None:
+            await self._store.close()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        log.info("stopped", seconds=round(time.monotonic() - started, 2))
+
+
+class DeadLetters:
+    """What could not be identified goes to the dead-letter topic, with the reason and where it came from."""
+
+    def __init__(self, publisher: Publisher, topic: str) -> None:
+        self._publisher = publisher
+        self._topic = topic
+
+    async def __call__(self, message: IncomingMessage, reason: str) -> None:
+        attributes = {key: value for key, value in message.attributes.items() if not key.startswith("dead-letter-")}
+        attributes |= {
+            "dead-letter-reason": reason[:900],
+            "dead-letter-message-id": message.message_id,
+            "dead-letter-publish-time-ms": str(message.publish_time_ms),
+        }
+        body = message.data or b"\0"  # Pub/Sub takes no message without a body when its attributes are gone
+        await self._publisher.publish(self._topic, [OutgoingMessage(body, attributes)])
