@@ -49,7 +49,7 @@ class LedgerMismatch(Exception):
     """The order in the ledger is not as this replica knows it. Nothing was written."""
 
 
-class ShardsDiffer(Exception):
+class ShardsDiffer(ValueError):
     """SHARDS differs from what the ledger was made with; set it to the ledger's number."""
 
 
