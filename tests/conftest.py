@@ -1,0 +1,42 @@
+"""Servers that tests share: started once per test process, each test in a corner of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from execution.embedded.redis_server import EmbeddedRedis
+from execution.store import Store
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """A real server for this test process; tests flush it before use."""
+    folder = Path(tempfile.mkdtemp(prefix="exec-redis-"))
+    loop = asyncio.new_event_loop()
+    started = loop.run_until_complete(EmbeddedRedis.start(folder))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield started.url
+    finally:
+        asyncio.run_coroutine_threadsafe(started.stop(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def store(redis_url: str) -> AsyncIterator[Store]:
+    """A connection to an empty store."""
+    connected = await Store.connect(redis_url)
+    await connected.call("FLUSHALL")
+    yield connected
+    await connected.close()
