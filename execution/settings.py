@@ -1,0 +1,460 @@
+"""Settings: from the environment, else from a file, else the default; each with its meaning, its value and where it came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from execution.config_file import ConfigFileError, read_config_file
+
+MASK = "********"
+CREDENTIAL = re.compile(r"^([A-Z0-9_]+)_API_(KEY|SECRET|PASSWORD)(_FILE)?$")
+_CREDENTIAL_MEANING = {"KEY": "API key", "SECRET": "API secret", "PASSWORD": "API password or passphrase"}
+_SECRET = frozenset({"redis_url", "api_keys"})
+_EVERYWHERE = "0.0.0.0"  # noqa: S104 (keys are asked for, or only health checks answered: see execution/http_server.py)
+_CLOUD_RUN = ("K_SERVICE", "CLOUD_RUN_WORKER_POOL", "CLOUD_RUN_JOB")
+
+
+class SettingsError(Exception):
+    """Settings that cannot be used: one line per problem, fit to be shown (secrets are masked)."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, repr=False)
+class Credentials:
+    """An account at a venue. Printing it shows no secret."""
+
+    api_key: str
+    api_secret: str
+    api_password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Credentials(api_key={MASK!r})"
+
+
+class SettingRow(NamedTuple):
+    """One setting as operators see it. `name` is the environment's; secrets in `value` are masked."""
+
+    name: str
+    meaning: str
+    value: str
+    origin: str
+
+
+class Source(NamedTuple):
+    """Where values come from, and the values by environment name."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Must:
+    """What a value must be, in words that follow "must be"."""
+
+    be: str
+
+
+def _upper(value: Any) -> Any:
+    return value.strip().upper() if isinstance(value, str) else value
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of seconds above 0")]
+Days = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of days above 0")]
+Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
+PortNumber = Annotated[int, Field(ge=0, le=65535), Must("a port number from 0 to 65535")]
+Text = Annotated[str, Field(min_length=1), Must("a text")]
+Level = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(_upper),
+    Must("one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Attribute names are the environment's names in lower case."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True, coerce_numbers_to_str=True
+    )
+
+    google_cloud_project: str = Field(
+        default="", description="Google Cloud project id; `local` when PUBSUB_EMULATOR_HOST is set."
+    )
+    pubsub_emulator_host: Annotated[str | None, Must("host:port")] = Field(
+        default=None,
+        description="host:port of a Pub/Sub emulator; missing topics and subscriptions are then created. "
+        "Unset: the real service (in `execution dev`: an embedded emulator).",
+    )
+    redis_url: Annotated[str | None, Must("redis://[user:password@]host:port/db, rediss://... or unix:///path")] = (
+        Field(default=None, description="State store. Unset: an embedded server, on disk below DATA_DIR.")
+    )
+    adapter_endpoints: str = Field(
+        default="",
+        description="Venues: comma list of NAME[=EXCHANGE][@WHERE]. NAME is what a signal's `exchange` says, EXCHANGE a ccxt "
+        "id (default NAME), WHERE one of live (default), sandbox, paper, or a base URL. Required.",
+    )
+    max_retries: Count = Field(default=3, description="Tries of a retryable venue request.")
+    execution_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds a Direct order may work before the rest is cancelled; a signal's `expires_at` wins. "
+        "Unset: no limit.",
+    )
+    log_level: Level = Field(default="INFO", description="Lowest level that is logged.")
+    port: PortNumber = Field(default=8002, description="TCP port of health, metrics and REST; 0: any free one.")
+    dead_man_timeout: Seconds = Field(
+        default=30.0, description="Seconds without a heartbeat after which an armed source trips the switch."
+    )
+    grpc_port: PortNumber = Field(default=0, description="TCP port of gRPC; 0: off.")
+    signals_topic: Text = Field(default="approved-signals", description="Topic of risk-approved signals.")
+    signals_subscription: Text = Field(default="execution-signals", description="Subscription they are read from.")
+    control_topic: Text = Field(default="execution-control", description="Topic of commands.")
+    control_subscription: Text = Field(default="execution-control", description="Subscription they are read from.")
+    events_topic: Text = Field(default="order-events", description="Topic that order events are published to.")
+    signal_max_age: Seconds = Field(
+        default=3600.0,
+        description="Seconds after its publish time at which a signal is too old to trade; `expires_at` in the signal wins.",
+    )
+    dead_letter_topic: Text = Field(
+        default="approved-signals-dead-letter", description="Topic for messages that could not be identified."
+    )
+    instance_id: Text = Field(default="", description="Name of this replica. Default: host name and pid.")
+    api_keys: Annotated[str | None, Must("a comma list of name:key[:role], role viewer, trader or admin")] = Field(
+        default=None,
+        description="Comma list name:key[:role] of who may use the HTTP interface; roles viewer, trader, admin. "
+        "Unset: only this machine is served.",
+    )
+    data_dir: Annotated[Path, Must("a directory")] = Field(
+        default=Path(".execution"), description="Directory of the embedded state store and of `execution dev`."
+    )
+    host: Text = Field(
+        default="",
+        description="Address that HTTP listens on. Default: 127.0.0.1 while API_KEYS is unset, else 0.0.0.0; on Cloud Run "
+        "0.0.0.0, where without API_KEYS only the health checks answer.",
+    )
+    shards: Annotated[int, Field(ge=1, le=1024), Must("a whole number from 1 to 1024")] = Field(
+        default=32,
+        description="Parts that orders are divided into, the unit of ownership. Fixed once the ledger exists.",
+    )
+    lease_ttl: Seconds = Field(
+        default=5.0, description="Seconds after which a replica that does not renew loses its shards to another."
+    )
+    request_ttl: Seconds = Field(
+        default=5.0,
+        description="Seconds after which a venue must refuse an order request that is still on its way (recvWindow and the like).",
+    )
+    max_outstanding: Count = Field(default=1000, description="Signals held unacknowledged at a time.")
+    max_live_orders: Count = Field(default=20_000, description="Working orders per replica at which intake pauses.")
+    max_queued_sends: Count = Field(
+        default=1000, description="Orders waiting for their turn at a venue at which intake pauses."
+    )
+    poll_interval: Seconds = Field(
+        default=2.0, description="Seconds between REST polls of open orders while a venue's stream is down."
+    )
+    reconcile_interval: Seconds = Field(
+        default=30.0, description="Seconds between comparisons of the ledger with each venue."
+    )
+    order_retention_days: Days = Field(default=30.0, description="Days that an ended order stays in the ledger.")
+    signal_retention_days: Days = Field(
+        default=90.0, description="Days for which a signal's id is remembered, so that it is never traded twice."
+    )
+    stream_trade_maxlen: Count = Field(default=1_000_000, description="Entries kept in the Redis stream STREAM:TRADE.")
+    shutdown_timeout: Seconds = Field(default=8.0, description="Seconds from SIGTERM to the end of the process.")
+    subscriber: Annotated[Literal["streaming", "library"], BeforeValidator(_lower), Must("streaming or library")] = (
+        Field(
+            default="streaming",
+            description="How Pub/Sub is read: streaming (this service's own asyncio client) or library (google-cloud-pubsub's).",
+        )
+    )
+    unknown_orders: Annotated[Literal["report", "cancel"], BeforeValidator(_lower), Must("report or cancel")] = Field(
+        default="report",
+        description="What to do about open orders at a venue that the ledger does not know: report or cancel.",
+    )
+    log_format: Annotated[
+        Literal["auto", "json", "console"], BeforeValidator(_lower), Must("auto, json or console")
+    ] = Field(default="auto", description="json, console, or auto: console on a terminal, else json.")
+    failpoints: Annotated[str | None, Must("a comma list of NAME=kill|hang[@N]")] = Field(
+        default=None, description="For tests only: points at which the process kills or stops itself."
+    )
+    clock_bound_ms: Annotated[int, Field(ge=1), Must("a whole number of milliseconds above 0")] = Field(
+        default=1000,
+        description="Milliseconds by which this clock and a venue's may differ before the venue is not used.",
+    )
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _credentials: dict[str, tuple[str, str]] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` has collected, so that the origin of every value is known."""
+        assert issubclass(cls, settings_cls)
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _computed_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = dict(values)
+        if values.get("pubsub_emulator_host"):
+            values.setdefault("google_cloud_project", "local")
+        values.setdefault("instance_id", f"{socket.gethostname()}-{os.getpid()}")
+        values.setdefault("host", _EVERYWHERE if values.get("api_keys") else "127.0.0.1")
+        return values
+
+    @field_validator("pubsub_emulator_host")
+    @classmethod
+    def _host_and_port(cls, value: str | None) -> str | None:
+        if value is not None:
+            value = value.removeprefix("http://").rstrip("/")
+            host, _, port = value.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"^(rediss?|unix|redis\+cluster)://.", value):
+            raise ValueError
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_readable(cls, value: str | None) -> str | None:
+        for item in (value or "").split(","):
+            parts = item.strip().split(":")
+            named = 2 <= len(parts) <= 3 and all(parts)
+            if value is not None and not (named and (len(parts) == 2 or parts[2] in ("viewer", "trader", "admin"))):
+                raise ValueError
+        return value
+
+    # --- loading ----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        config: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        needs: Iterable[str] = ("google_cloud_project", "adapter_endpoints"),
+        fallback: Source | None = None,
+    ) -> Self:
+        """Read the settings.
+
+        Args:
+            config: a YAML or TOML file with the same names, upper or lower case.
+            env: the environment; None: this process's.
+            needs: names of settings that must be set.
+            fallback: values used where neither the environment nor the file says anything.
+
+        Raises:
+            SettingsError: a value is wrong, a needed one missing, the file unreadable, or a name in it unknown.
+        """
+        environment = os.environ if env is None else env
+        sources = [Source("environment", environment)]
+        try:
+            if config is not None:
+                sources.append(Source(f"file {config}", _known_only(config, read_config_file(config))))
+        except ConfigFileError as error:
+            raise SettingsError([str(error)]) from error
+        if fallback is not None:
+            sources.append(fallback)
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        credentials: dict[str, tuple[str, str]] = {}
+        for origin, found in sources:
+            for name, value in found.items():
+                if value is None or value == "":
+                    continue
+                field = name.lower()
+                # Variables have upper-case names; a lower-case `port` in the environment means something else.
+                if field in cls.model_fields and (origin != "environment" or name == name.upper()):
+                    if field not in values:
+                        values[field], origins[field] = value, origin
+                elif CREDENTIAL.match(name) and _origin_of_pair(credentials, name) in (None, origin):
+                    credentials[name] = (str(value), origin)
+        if "host" not in values and any(environment.get(name) for name in _CLOUD_RUN):
+            values["host"] = _EVERYWHERE  # Cloud Run's probes come from outside the container
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            raise SettingsError(
+                _problem(str(detail["loc"][0]), values, origins) for detail in error.errors(include_url=False)
+            ) from None
+        settings._origins.update(origins)
+        settings._credentials.update(credentials)
+        missing = [_MISSING[name] for name in needs if not getattr(settings, name)]
+        if missing:
+            raise SettingsError(missing)
+        return settings
+
+    # --- credentials ------------------------------------------------------------------------------------------------
+
+    def credentials(self, name: str) -> Credentials | None:
+        """The credentials of a venue by its NAME in ADAPTER_ENDPOINTS; None when none are set.
+
+        Raises:
+            SettingsError: only half of them are set, or a `..._FILE` cannot be read.
+        """
+        prefix = credential_prefix(name)
+        key, secret, password = (self._credential(f"{prefix}_API_{part}") for part in ("KEY", "SECRET", "PASSWORD"))
+        if key is None and secret is None:
+            return None
+        if key is None or secret is None:
+            missing = f"{prefix}_API_{'KEY' if key is None else 'SECRET'}"
+            raise SettingsError([f"{missing}: is required, or {missing}_FILE, because the other half is set"])
+        return Credentials(key, secret, password)
+
+    def _credential(self, name: str) -> str | None:
+        if name in self._credentials:
+            return self._credentials[name][0].strip()
+        path, origin = self._credentials.get(f"{name}_FILE", ("", ""))
+        if not path:
+            return None
+        try:
+            value = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text"
+            raise SettingsError([f"{name}_FILE: {path} (from {origin}) cannot be read: {reason}"]) from error
+        if not value:
+            raise SettingsError([f"{name}_FILE: {path} (from {origin}) is empty"])
+        return value
+
+    def secrets(self) -> list[str]:
+        """Every secret value, for masking in logs. Credentials whose file cannot be read are left out."""
+        found = [key.split(":")[1] for key in (self.api_keys or "").split(",") if ":" in key]
+        password = urlsplit(self.redis_url).password if self.redis_url else None
+        if password:
+            found += [password, unquote(password)]
+        for name in {name.removesuffix("_FILE") for name in self._credentials}:
+            try:
+                found.append(self._credential(name) or "")
+            except SettingsError:
+                continue  # told by `credentials`, to whoever needs it
+        return [value for value in found if value]
+
+    # --- showing ----------------------------------------------------------------------------------------------------
+
+    def origin(self, name: str) -> str:
+        """Where a setting came from: `environment`, `file X`, the fallback's name or `default`."""
+        if name in self._credentials:
+            return self._credentials[name][1]
+        return self._origins.get(name.lower(), "default")
+
+    def rows(self) -> list[SettingRow]:
+        """Every setting, and the credentials that are set, with secrets masked."""
+        rows = [
+            SettingRow(name.upper(), field.description or "", self._shown(name), self.origin(name))
+            for name, field in type(self).model_fields.items()
+        ]
+        venues = self.venue_names()
+        prefixes = {credential_prefix(venue): venue for venue in venues}
+        shown = {f"{prefix}_API_{part}" for prefix in prefixes for part in ("KEY", "SECRET")}
+        for name, (_, origin) in self._credentials.items():
+            # Other programs' keys live in the same environment; a file is ours alone, so its leftovers are shown.
+            if name.rpartition("_API_")[0] in prefixes or origin != "environment":
+                shown = shown - {name.removesuffix("_FILE")} | {name}
+        for name in sorted(shown):
+            match = CREDENTIAL.match(name)
+            assert match is not None
+            venue = prefixes.get(match[1])
+            meaning = f"{_CREDENTIAL_MEANING[match[2]]} of {venue or 'no venue in ADAPTER_ENDPOINTS'}"
+            value = self._credentials[name][0] if name in self._credentials else ""
+            in_file = match[3] is not None
+            rows.append(
+                SettingRow(
+                    name,
+                    meaning + (": the file that holds it." if in_file else "."),
+                    value if in_file or not value else MASK,
+                    self.origin(name),
+                )
+            )
+        return rows
+
+    def venue_names(self) -> list[str]:
+        """The NAME of each endpoint in ADAPTER_ENDPOINTS, in order."""
+        items = (item.strip() for item in self.adapter_endpoints.split(","))
+        return [re.split("[=@]", item, maxsplit=1)[0].strip() for item in items if item]
+
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        return "" if value is None else masked(name, str(value))
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return [(name, self._shown(name)) for name in type(self).model_fields]
+
+
+def credential_prefix(venue: str) -> str:
+    """The variable prefix of a venue: upper case, everything but letters and digits as `_`."""
+    return re.sub(r"[^A-Z0-9]", "_", venue.upper())
+
+
+def masked(name: str, value: str) -> str:
+    """A setting's value, fit to be shown."""
+    if name == "redis_url":
+        return re.sub(r"(://[^:@/]*:)[^@]*@", rf"\g<1>{MASK}@", re.sub(r"(?i)(password=)[^&]*", rf"\g<1>{MASK}", value))
+    if name == "api_keys":
+        return ", ".join(
+            ":".join([parts[0], MASK, *parts[2:]]) if len(parts) > 1 else MASK
+            for parts in (item.strip().split(":") for item in value.split(","))
+        )
+    return value
+
+
+def _known_only(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """The file's values by upper-case name."""
+    known = {name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in values:
+        if name.upper() not in known and not CREDENTIAL.match(name.upper()):
+            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.6)
+            hint = f"; did you mean {close[0]}?" if close else "; `execution config` lists the known ones"
+            problems.append(f"{name}: unknown setting in {path}{hint}")
+    if problems:
+        raise SettingsError(problems)
+    return {name.upper(): value for name, value in values.items()}
+
+
+def _origin_of_pair(credentials: Mapping[str, tuple[str, str]], name: str) -> str | None:
+    """Which source said anything of a credential, in either of its forms."""
+    stem = name.removesuffix("_FILE")
+    found = credentials.get(stem) or credentials.get(f"{stem}_FILE")
+    return found[1] if found else None
+
+
+def _problem(field: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    rule = next((item.be for item in Settings.model_fields[field].metadata if isinstance(item, Must)), None)
+    if rule is None:  # `X | None` keeps the metadata of X inside the union
+        rule = next((item.be for item in _inner_metadata(field) if isinstance(item, Must)), "a text")
+    given = MASK if field in _SECRET else repr(values.get(field))
+    return f"{field.upper()}: must be {rule}, not {given} (from {origins.get(field, 'default')})"
+
+
+def _inner_metadata(field: str) -> list[Any]:
+    inner = getattr(Settings.model_fields[field].annotation, "__args__", ())
+    return [item for part in inner for item in getattr(part, "__metadata__", ())]
+
+
+_MISSING = {
+    "google_cloud_project": "GOOGLE_CLOUD_PROJECT: is required: the project id, or set PUBSUB_EMULATOR_HOST to use an emulator",
+    "adapter_endpoints": "ADAPTER_ENDPOINTS: is required: the venues to trade on, such as binance or binance@paper,kraken@sandbox",
+    "redis_url": "REDIS_URL: is required: the service's Redis, such as redis://localhost:6379/0",
+}
