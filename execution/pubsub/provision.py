@@ -12,7 +12,6 @@ from execution.pubsub.channel import PubSubChannel
 from execution.pubsub.errors import PermissionDenied, PubSubError, PubSubNotReady, PubSubUnreachable
 from execution.pubsub.names import project_of, short_name, subscription_name, topic_name
 
-_TIMEOUT = 15.0
 _RETENTION_SECONDS = 7 * 24 * 3600
 
 
@@ -42,6 +41,7 @@ async def ensure(
     topics: Sequence[str],
     subscriptions: Sequence[SubscriptionSpec],
     create: bool,
+    timeout: float = 15.0,
 ) -> list[str]:
     """Check that topics and subscriptions exist, and create those that do not if `create` is set.
 
@@ -52,6 +52,7 @@ async def ensure(
         project: project of short names.
         topics: short or full names.
         create: normally `channel.is_emulator`.
+        timeout: seconds for each question, to a server that may still be starting.
 
     Returns:
         Remarks for the log: what differs from the wish without harm, what could not be checked.
@@ -71,17 +72,17 @@ async def ensure(
     problems: list[str] = []
     remarks: list[str] = []
     for topic in wanted_topics:
-        if await _get(channel, rpc.GET_TOPIC, rpc.GetTopicRequest(topic=topic), remarks) is _MISSING:
+        if await _get(channel, rpc.GET_TOPIC, rpc.GetTopicRequest(topic=topic), remarks, timeout) is _MISSING:
             if create:
-                await _create(channel, rpc.CREATE_TOPIC, rpc.Topic(name=topic))
+                await _create(channel, rpc.CREATE_TOPIC, rpc.Topic(name=topic), timeout)
             else:
                 problems.append(f"topic {topic} does not exist; create it: {_create_topic_command(topic)}")
     for spec in dict.fromkeys(specs):
         request = rpc.GetSubscriptionRequest(subscription=spec.name)
-        found = await _get(channel, rpc.GET_SUBSCRIPTION, request, remarks)
+        found = await _get(channel, rpc.GET_SUBSCRIPTION, request, remarks, timeout)
         if found is _MISSING:
             if create:
-                await _create(channel, rpc.CREATE_SUBSCRIPTION, _wished(spec))
+                await _create(channel, rpc.CREATE_SUBSCRIPTION, _wished(spec), timeout)
             else:
                 problems.append(
                     f"subscription {spec.name} does not exist; create it: {_create_subscription_command(spec)}"
@@ -96,10 +97,10 @@ async def ensure(
 _MISSING = object()
 
 
-async def _get(channel: PubSubChannel, method: rpc.Rpc, request: Any, remarks: list[str]) -> Any:
+async def _get(channel: PubSubChannel, method: rpc.Rpc, request: Any, remarks: list[str], timeout: float) -> Any:
     """The resource; `_MISSING`; or None when it may not be looked at."""
     try:
-        return await channel.call(method, request, _TIMEOUT, wait_for_ready=True)
+        return await channel.call(method, request, timeout, wait_for_ready=True)
     except grpc.aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return _MISSING
@@ -111,9 +112,9 @@ async def _get(channel: PubSubChannel, method: rpc.Rpc, request: Any, remarks: l
         raise _failure(channel, name, error) from error
 
 
-async def _create(channel: PubSubChannel, method: rpc.Rpc, resource: Any) -> None:
+async def _create(channel: PubSubChannel, method: rpc.Rpc, resource: Any, timeout: float) -> None:
     try:
-        await channel.call(method, resource, _TIMEOUT, wait_for_ready=True)
+        await channel.call(method, resource, timeout, wait_for_ready=True)
     except grpc.aio.AioRpcError as error:
         if error.code() is not grpc.StatusCode.ALREADY_EXISTS:  # another replica was first
             raise _failure(channel, resource.name, error) from error

@@ -139,9 +139,11 @@ class SettlementQueue:
         self.close()
 
     def close(self) -> None:
-        """Give up what has not been sent."""
+        """Give up what is not confirmed."""
+        if self._closed:
+            return
         self._closed = True
-        self.lost += len(self._waiting)
+        self.lost += self.backlog
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -11,6 +11,7 @@ from execution.pubsub.channel import PubSubChannel, being_cancelled
 
 _PULSE_PROTOCOL = 1
 """Version of the stream's protocol in which the server answers each empty request with an empty response."""
+_FINISH_GRACE = 1.0
 _PATIENCE = 4
 """How much longer silence is borne from a server that has never answered a heartbeat; emulators do not."""
 
@@ -21,12 +22,14 @@ class StreamEnded(Exception):
     Attributes:
         code: gRPC status; OK when the server closed it in peace, CANCELLED when this side did.
         silent: it was given up because nothing had been heard.
+        wanted: this side had asked for it.
     """
 
-    def __init__(self, code: grpc.StatusCode, details: str, silent: bool = False) -> None:
+    def __init__(self, code: grpc.StatusCode, details: str, *, silent: bool = False, wanted: bool = False) -> None:
         self.code = code
         self.details = details
         self.silent = silent
+        self.wanted = wanted
         super().__init__(f"{code.name}: {details}")
 
 
@@ -57,6 +60,7 @@ class PullStream:
         self._empty_responses = 0
         self._silence_limit = silence_limit
         self._silent = False
+        self._finish = asyncio.Event()
         self._reading_since: float | None = None
         try:
             self._call = channel.open_stream(rpc.STREAMING_PULL, first_request)
@@ -80,18 +84,19 @@ class PullStream:
         self._reading_since = time.monotonic()
         try:
             response: Any = await self._call.read()
+            if response is grpc.aio.EOF:
+                code, details = await self._call.code(), await self._call.details()
+                raise self._ended(code, details or "closed by the server")
         except grpc.aio.AioRpcError as error:
-            raise StreamEnded(error.code(), error.details() or "") from error
+            raise self._ended(error.code(), error.details() or "") from error
         except asyncio.CancelledError:
             if being_cancelled():
                 raise
             # gRPC reports a call that was cancelled on this side as if the reading task had been.
-            raise StreamEnded(grpc.StatusCode.CANCELLED, self._why_cancelled(), self._silent) from None
+            why = "nothing heard from Pub/Sub, no message and no heartbeat" if self._silent else "ended by this side"
+            raise self._ended(grpc.StatusCode.CANCELLED, why) from None
         finally:
             self._reading_since = None
-        if response is grpc.aio.EOF:
-            code = await self._call.code()
-            raise StreamEnded(code, await self._call.details() or "closed by the server")
         self.heard_at = time.monotonic()
         if response.received_messages:
             self.messages += len(response.received_messages)
@@ -101,9 +106,16 @@ class PullStream:
             self.answers_heartbeats = self.answers_heartbeats or self._empty_responses >= 2
         return response
 
-    def end(self) -> None:
-        """End the call; a `read` under way raises StreamEnded."""
-        self._call.cancel()
+    def finish(self) -> None:
+        """Ask the server to end the stream; `read` goes on until it has, or for a second.
+
+        A stream that is simply dropped can get messages from the server for a while yet, and they are stuck until their
+        leases end.
+        """
+        if not self._finish.is_set():
+            self._finish.set()
+            self._watch_timer.cancel()
+            self._watch_timer = self._loop.call_later(_FINISH_GRACE, self._call.cancel)
 
     async def close(self) -> None:
         """End the call and the heartbeat."""
@@ -116,11 +128,19 @@ class PullStream:
         heartbeat = rpc.StreamingPullRequest()
         try:
             await self._call.write(first_request)
-            while True:
-                await asyncio.sleep(self._silence_limit / 3)
+            while not await self._finish_asked_within(self._silence_limit / 3):
                 await self._call.write(heartbeat)
+            await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the call has ended; whoever reads is told why
+
+    async def _finish_asked_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._finish.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _watch(self) -> None:
         if self._reading_since is not None:
@@ -133,5 +153,5 @@ class PullStream:
                 return
         self._watch_timer = self._loop.call_later(self._silence_limit / 4, self._watch)
 
-    def _why_cancelled(self) -> str:
-        return "nothing heard from Pub/Sub, no message and no heartbeat" if self._silent else "ended by this side"
+    def _ended(self, code: grpc.StatusCode, details: str) -> StreamEnded:
+        return StreamEnded(code, details, silent=self._silent, wanted=self._finish.is_set())

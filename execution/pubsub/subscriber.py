@@ -5,7 +5,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +120,7 @@ class Subscriber:
         self._client_id = str(uuid.uuid4())
         self._rpc_timeout = min(_RPC_TIMEOUT, ack_deadline / 4)
         self._tasks: asyncio.TaskGroup | None = None
+        self._work: set[asyncio.Task[None]] = set()
         self.acks = SettlementQueue("acks", self._send_acks, self._spawn, _GATHER_ACKS, self._wake_up)
         self.nacks = SettlementQueue("nacks", self._send_nacks, self._spawn, _GATHER_ACKS, self._wake_up)
         self.leases = Leases(self._send_extensions, ack_deadline, self._spawn)
@@ -174,7 +175,8 @@ class Subscriber:
                 finally:
                     self.acks.close()
                     self.nacks.close()
-                    extending.cancel()
+                    for work in (extending, *self._work):
+                        work.cancel()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group
         finally:
@@ -186,7 +188,7 @@ class Subscriber:
         What the handler holds stays held, its leases are extended.
         """
         self._paused = True
-        self._end_stream()
+        self._finish_stream()
 
     def resume(self) -> None:
         """Take messages in again."""
@@ -201,7 +203,7 @@ class Subscriber:
                 last acks and nacks may take a few seconds more.
         """
         self._stop_at = time.monotonic() + timeout
-        self._end_stream()
+        self._finish_stream()
         if self._tasks is not None:
             await self._finished.wait()
 
@@ -235,7 +237,7 @@ class Subscriber:
             try:
                 await self._receive_from_one_stream()
             except StreamEnded as ended:
-                if self._stopping or self._paused:
+                if ended.wanted:
                     continue
                 failures = 0 if self._stream_was_useful else failures
                 failures += 1
@@ -378,14 +380,17 @@ class Subscriber:
         except TimeoutError:
             return
 
-    def _end_stream(self) -> None:
+    def _finish_stream(self) -> None:
         if self._stream is not None:
-            self._stream.end()
+            self._stream.finish()
         self._wake_up()
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start work on a request; a bug in it ends `run` instead of passing unseen."""
         assert self._tasks is not None
-        self._tasks.create_task(work)
+        task = self._tasks.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
 
     async def _send_acks(self, ack_ids: list[str]) -> None:
         request = rpc.AcknowledgeRequest(subscription=self.subscription, ack_ids=ack_ids)
@@ -424,7 +429,7 @@ def _permanent(subscription: str, ended: StreamEnded) -> PubSubError | None:
             )
         case grpc.StatusCode.UNAUTHENTICATED:
             return PermissionDenied(
-                f"Pub/Sub does not accept the credentials ({ended.details}). Run `gcloud auth application-default login`, "
+                f"Pub/Sub does not accept the credentials for {subscription} ({ended.details}). Run `gcloud auth application-default login`, "
                 "or check GOOGLE_APPLICATION_CREDENTIALS"
             )
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.FAILED_PRECONDITION:
