@@ -335,7 +335,7 @@ class Subscriber:
             return
         if ended.silent:
             self.counters.silent_streams += 1
-        error = _permanent(self.subscription, ended)
+        error = permanent_error(self.subscription, ended.code, ended.details)
         if error is not None and not self._worked:
             raise error
         self._last_error = str(error or ended)
@@ -415,24 +415,25 @@ def _backoff(failures: int) -> float:
     return min(_BACKOFF_LAST, _BACKOFF_FIRST * 2.0 ** min(failures - 2, 10)) * random.uniform(0.5, 1.0)
 
 
-def _permanent(subscription: str, ended: StreamEnded) -> PubSubError | None:
-    match ended.code:
+def permanent_error(subscription: str, code: grpc.StatusCode | None, details: str) -> PubSubError | None:
+    """What a status of the stream means if trying again cannot help; None if it can."""
+    match code:
         case grpc.StatusCode.NOT_FOUND:
             return SubscriptionMissing(
-                f"subscription {subscription} does not exist ({ended.details}). Create it, or correct the setting that "
+                f"subscription {subscription} does not exist ({details}). Create it, or correct the setting that "
                 "names it"
             )
         case grpc.StatusCode.PERMISSION_DENIED:
             return PermissionDenied(
-                f"no permission to pull from {subscription} ({ended.details}). Grant roles/pubsub.subscriber on it to this "
+                f"no permission to pull from {subscription} ({details}). Grant roles/pubsub.subscriber on it to this "
                 "service's account; a missing project or subscription can also answer this"
             )
         case grpc.StatusCode.UNAUTHENTICATED:
             return PermissionDenied(
-                f"Pub/Sub does not accept the credentials for {subscription} ({ended.details}). Run `gcloud auth application-default login`, "
+                f"Pub/Sub does not accept the credentials for {subscription} ({details}). Run `gcloud auth application-default login`, "
                 "or check GOOGLE_APPLICATION_CREDENTIALS"
             )
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.FAILED_PRECONDITION:
-            return SubscriptionUnusable(f"subscription {subscription} cannot be pulled from: {ended.details}")
+            return SubscriptionUnusable(f"subscription {subscription} cannot be pulled from: {details}")
         case _:
             return None
