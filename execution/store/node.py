@@ -99,6 +99,7 @@ class Node:
         self._limits = limits
         self._reconnected = reconnected
         self._connection: Connection | None = None
+        self._broken: Connection | None = None
         self._live = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
 
@@ -127,9 +128,10 @@ class Node:
             self._reconnecting.cancel()
             with suppress(asyncio.CancelledError):
                 await self._reconnecting
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        in_use, self._connection = self._connection, None
+        for connection in (in_use, self._broken):
+            if connection is not None:
+                await connection.close()
         self._live.set()  # whoever waits for a reconnect learns that there will be none
 
     async def send(self, command: tuple[Any, ...], prefix: bytes | None = None) -> Any:
@@ -194,10 +196,11 @@ class Node:
             return
         self._live.clear()
         log.warning("store connection lost", store=self.address.name, reason=reason)
+        self._broken = connection
         self._reconnecting = asyncio.create_task(self._reconnect(connection), name=f"reconnect {self.address.name}")
 
-    async def _reconnect(self, old: Connection) -> None:
-        await old.close()
+    async def _reconnect(self, broken: Connection) -> None:
+        await broken.close()
         pause, told = 0.05, ""
         while True:
             try:
