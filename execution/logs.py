@@ -13,7 +13,8 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
-from execution.settings import MASK, Settings
+from execution.credentials import MASK
+from execution.settings import Settings
 
 _OURS = ("execution", "adapters", "algorithms", "schemas")
 _SEVERITY = {

@@ -15,12 +15,15 @@ from prometheus_client import (
     GCCollector,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
 from adapters.base import AdapterHealth
 from schemas.order import OrderStatus
 from schemas.signal import Signal
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that says only when the process started
 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 _MOST_SERIES = 200
@@ -171,11 +174,13 @@ class Metrics:
 
     def child_unknown(self, venue: str) -> None:
         self._child_unknown(venue).inc()
-        self._unknown_now(venue).inc()
 
     def unknown_resolved(self, venue: str, *, found: bool) -> None:
         self._child_resolved(venue, "found" if found else "absent").inc()
-        self._unknown_now(venue).dec()
+
+    def unknown_children(self, venue: str, number: int) -> None:
+        """How many child orders there are now whose outcome is not known."""
+        self._unknown_now(venue).set(number)
 
     def cancel_sent(self, venue: str) -> None:
         self._cancels(venue).inc()

@@ -15,11 +15,10 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from execution.api_keys import ApiKey, parse_api_keys
 from execution.config_file import ConfigFileError, read_config_file
+from execution.credentials import MASK, Credentials, CredentialsError, CredentialVariables, is_credential
 
-MASK = "********"
-CREDENTIAL = re.compile(r"^([A-Z0-9_]+)_API_(KEY|SECRET|PASSWORD)(_FILE)?$")
-_CREDENTIAL_MEANING = {"KEY": "API key", "SECRET": "API secret", "PASSWORD": "API password or passphrase"}
 _SECRET = frozenset({"redis_url", "api_keys"})
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 (keys are asked for, or only health checks answered: see execution/http_server.py)
 _CLOUD_RUN = ("K_SERVICE", "CLOUD_RUN_WORKER_POOL", "CLOUD_RUN_JOB")
@@ -31,18 +30,6 @@ class SettingsError(Exception):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems))
-
-
-@dataclass(frozen=True, repr=False)
-class Credentials:
-    """An account at a venue. Printing it shows no secret."""
-
-    api_key: str
-    api_secret: str
-    api_password: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Credentials(api_key={MASK!r})"
 
 
 class SettingRow(NamedTuple):
@@ -199,7 +186,7 @@ class Settings(BaseSettings):
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-    _credentials: dict[str, tuple[str, str]] = PrivateAttr(default_factory=dict)
+    _credentials: CredentialVariables = PrivateAttr(default_factory=CredentialVariables)
 
     @classmethod
     def settings_customise_sources(
@@ -239,11 +226,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _keys_readable(cls, value: str | None) -> str | None:
-        for item in (value or "").split(","):
-            parts = item.strip().split(":")
-            named = 2 <= len(parts) <= 3 and all(parts)
-            if value is not None and not (named and (len(parts) == 2 or parts[2] in ("viewer", "trader", "admin"))):
-                raise ValueError
+        parse_api_keys(value)
         return value
 
     # --- loading ----------------------------------------------------------------------------------------------------
@@ -279,7 +262,7 @@ class Settings(BaseSettings):
             sources.append(fallback)
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
-        credentials: dict[str, tuple[str, str]] = {}
+        credentials = CredentialVariables()
         for origin, found in sources:
             for name, value in found.items():
                 if value is None or value == "":
@@ -289,8 +272,8 @@ class Settings(BaseSettings):
                 if field in cls.model_fields and (origin != "environment" or name == name.upper()):
                     if field not in values:
                         values[field], origins[field] = value, origin
-                elif CREDENTIAL.match(name) and _origin_of_pair(credentials, name) in (None, origin):
-                    credentials[name] = (str(value), origin)
+                elif is_credential(name):
+                    credentials.add(name, str(value), origin)
         if "host" not in values and any(environment.get(name) for name in _CLOUD_RUN):
             values["host"] = _EVERYWHERE  # Cloud Run's probes come from outside the container
         try:
@@ -299,65 +282,41 @@ class Settings(BaseSettings):
             raise SettingsError(
                 _problem(str(detail["loc"][0]), values, origins) for detail in error.errors(include_url=False)
             ) from None
-        settings._origins.update(origins)
-        settings._credentials.update(credentials)
+        settings._origins = origins
+        settings._credentials = credentials
         missing = [_MISSING[name] for name in needs if not getattr(settings, name)]
         if missing:
             raise SettingsError(missing)
         return settings
 
-    # --- credentials ------------------------------------------------------------------------------------------------
+    # --- secrets ----------------------------------------------------------------------------------------------------
 
-    def credentials(self, name: str) -> Credentials | None:
+    def credentials(self, venue: str) -> Credentials | None:
         """The credentials of a venue by its NAME in ADAPTER_ENDPOINTS; None when none are set.
 
         Raises:
             SettingsError: only half of them are set, or a `..._FILE` cannot be read.
         """
-        prefix = credential_prefix(name)
-        key, secret, password = (self._credential(f"{prefix}_API_{part}") for part in ("KEY", "SECRET", "PASSWORD"))
-        if key is None and secret is None:
-            return None
-        if key is None or secret is None:
-            missing = f"{prefix}_API_{'KEY' if key is None else 'SECRET'}"
-            raise SettingsError([f"{missing}: is required, or {missing}_FILE, because the other half is set"])
-        return Credentials(key, secret, password)
-
-    def _credential(self, name: str) -> str | None:
-        if name in self._credentials:
-            return self._credentials[name][0].strip()
-        path, origin = self._credentials.get(f"{name}_FILE", ("", ""))
-        if not path:
-            return None
         try:
-            value = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise SettingsError([f"{name}_FILE: {path} (from {origin}) cannot be read: {reason}"]) from error
-        if not value:
-            raise SettingsError([f"{name}_FILE: {path} (from {origin}) is empty"])
-        return value
+            return self._credentials.of(venue)
+        except CredentialsError as error:
+            raise SettingsError([str(error)]) from error
+
+    def keys(self) -> tuple[ApiKey, ...]:
+        """Who may use the HTTP interface."""
+        return parse_api_keys(self.api_keys)
 
     def secrets(self) -> list[str]:
         """Every secret value, for masking in logs. Credentials whose file cannot be read are left out."""
-        found = [key.split(":")[1] for key in (self.api_keys or "").split(",") if ":" in key]
+        found = self._credentials.secrets() + [key.key for key in self.keys()]
         password = urlsplit(self.redis_url).password if self.redis_url else None
-        if password:
-            found += [password, unquote(password)]
-        for name in {name.removesuffix("_FILE") for name in self._credentials}:
-            try:
-                found.append(self._credential(name) or "")
-            except SettingsError:
-                continue  # told by `credentials`, to whoever needs it
-        return [value for value in found if value]
+        return [*found, password, unquote(password)] if password else found
 
     # --- showing ----------------------------------------------------------------------------------------------------
 
     def origin(self, name: str) -> str:
         """Where a setting came from: `environment`, `file X`, the fallback's name or `default`."""
-        if name in self._credentials:
-            return self._credentials[name][1]
-        return self._origins.get(name.lower(), "default")
+        return self._credentials.origin(name) or self._origins.get(name.lower(), "default")
 
     def rows(self) -> list[SettingRow]:
         """Every setting, and the credentials that are set, with secrets masked."""
@@ -365,29 +324,7 @@ class Settings(BaseSettings):
             SettingRow(name.upper(), field.description or "", self._shown(name), self.origin(name))
             for name, field in type(self).model_fields.items()
         ]
-        venues = self.venue_names()
-        prefixes = {credential_prefix(venue): venue for venue in venues}
-        shown = {f"{prefix}_API_{part}" for prefix in prefixes for part in ("KEY", "SECRET")}
-        for name, (_, origin) in self._credentials.items():
-            # Other programs' keys live in the same environment; a file is ours alone, so its leftovers are shown.
-            if name.rpartition("_API_")[0] in prefixes or origin != "environment":
-                shown = shown - {name.removesuffix("_FILE")} | {name}
-        for name in sorted(shown):
-            match = CREDENTIAL.match(name)
-            assert match is not None
-            venue = prefixes.get(match[1])
-            meaning = f"{_CREDENTIAL_MEANING[match[2]]} of {venue or 'no venue in ADAPTER_ENDPOINTS'}"
-            value = self._credentials[name][0] if name in self._credentials else ""
-            in_file = match[3] is not None
-            rows.append(
-                SettingRow(
-                    name,
-                    meaning + (": the file that holds it." if in_file else "."),
-                    value if in_file or not value else MASK,
-                    self.origin(name),
-                )
-            )
-        return rows
+        return rows + [SettingRow(*row) for row in self._credentials.rows(self.venue_names())]
 
     def venue_names(self) -> list[str]:
         """The NAME of each endpoint in ADAPTER_ENDPOINTS, in order."""
@@ -400,11 +337,6 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [(name, self._shown(name)) for name in type(self).model_fields]
-
-
-def credential_prefix(venue: str) -> str:
-    """The variable prefix of a venue: upper case, everything but letters and digits as `_`."""
-    return re.sub(r"[^A-Z0-9]", "_", venue.upper())
 
 
 def masked(name: str, value: str) -> str:
@@ -424,20 +356,13 @@ def _known_only(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     known = {name.upper() for name in Settings.model_fields}
     problems = []
     for name in values:
-        if name.upper() not in known and not CREDENTIAL.match(name.upper()):
+        if name.upper() not in known and not is_credential(name.upper()):
             close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.6)
             hint = f"; did you mean {close[0]}?" if close else "; `execution config` lists the known ones"
             problems.append(f"{name}: unknown setting in {path}{hint}")
     if problems:
         raise SettingsError(problems)
     return {name.upper(): value for name, value in values.items()}
-
-
-def _origin_of_pair(credentials: Mapping[str, tuple[str, str]], name: str) -> str | None:
-    """Which source said anything of a credential, in either of its forms."""
-    stem = name.removesuffix("_FILE")
-    found = credentials.get(stem) or credentials.get(f"{stem}_FILE")
-    return found[1] if found else None
 
 
 def _problem(field: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> str:

@@ -1,0 +1,126 @@
+"""HTTP: probes for the container platform, metrics for Prometheus."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable
+
+from aiohttp import web
+
+from execution.api_keys import ApiKey, who
+from execution.health import HealthReport
+from execution.metrics import Metrics
+
+Health = Callable[[], HealthReport]
+
+_PROBES = ("/health/live", "/health/ready")
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class PortInUse(OSError):
+    """Another program listens on the port."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(
+            errno.EADDRINUSE,
+            f"port {port} on {host} is taken by another program: stop it (perhaps another `execution run` or "
+            "`execution dev`), or set PORT to a free one",
+        )
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class HttpServer:
+    """Serves probes to everybody; the rest to who shows a key, or, where no keys are set, to this machine alone."""
+
+    def __init__(
+        self, host: str, port: int, metrics: Metrics, health: Health, *, api_keys: tuple[ApiKey, ...] = ()
+    ) -> None:
+        """
+        Args:
+            port: 0 for any free one.
+            health: asked at every probe.
+            api_keys: who may read metrics and details from other machines.
+        """
+        self._host = host
+        self._port = port
+        self._metrics = metrics
+        self._health = health
+        self._keys = api_keys
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            PortInUse: another program has it.
+            OSError: the address is not one of this machine.
+        """
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get("/metrics", self._serve_metrics)
+        app.router.add_get("/health/live", self._serve_live)
+        app.router.add_get("/health/ready", self._serve_ready)
+        app.router.add_get("/api/v1/health", self._serve_ready)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as error:
+            await runner.cleanup()
+            if error.errno == errno.EADDRINUSE:
+                raise PortInUse(self._host, self._port) from error
+            raise OSError(error.errno, f"HOST {self._host}: cannot listen there: {error.strerror}") from error
+        self._runner = runner
+        port: int = runner.addresses[0][1]
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening; requests under way get a second to end."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Callable[[web.Request], object]) -> web.StreamResponse:
+        if request.path not in _PROBES:
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return refusal
+        answer = await handler(request)  # type: ignore[misc]
+        assert isinstance(answer, web.StreamResponse)
+        return answer
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if not self._keys:
+            if _is_loopback(request.remote):
+                return None
+            text = "API_KEYS is not set: only this machine is served. Set API_KEYS to let others in."
+            return web.json_response({"error": text}, status=403)
+        scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
+        key = presented.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
+        if who(self._keys, key) is not None:
+            return None
+        text = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"
+        return web.json_response({"error": text}, status=401, headers={"WWW-Authenticate": "Bearer"})
+
+    async def _serve_metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": _TEXT})
+
+    async def _serve_live(self, _request: web.Request) -> web.Response:
+        report = self._health()
+        return web.json_response({"live": report.live, "instance": report.instance}, status=200 if report.live else 503)
+
+    async def _serve_ready(self, _request: web.Request) -> web.Response:
+        report = self._health()
+        return web.Response(body=report.encode(), content_type="application/json", status=200 if report.ready else 503)
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        ip = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_loopback
