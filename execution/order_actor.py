@@ -201,6 +201,8 @@ class OrderActor:
 
     def _act(self) -> None:
         for child in self.state.children:
+            if child.state.terminal:
+                self.desk.gate.settle(self.key, child)
             self._requests.tend(child)
         if self.state.parent.status.terminal and not self._requests.busy and not self._mailbox:
             self._stop_timer()

@@ -52,6 +52,7 @@ class Requests:
         self._actor = actor
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._proven: set[str] = set()
+        self._may_resend: set[str] = set()
         self._refreshing: set[str] = set()
 
     @property
@@ -66,14 +67,23 @@ class Requests:
     def tend(self, child: ChildOrder) -> None:
         """Start whatever a child's state asks for and is not under way."""
         if child.state is ChildState.PENDING:
-            if not self._actor.closing:
-                self._start("send", child, self._send)
+            self._tend_pending(child)
         elif child.state is ChildState.UNKNOWN:
             self._start("resolve", child, self._resolve)
         elif child.state is ChildState.OPEN and child.cancel_requested:
             self.cancel(child)
         if child.executed > child.filled:
             self._start("trades", child, self._fetch_trades)
+
+    def _tend_pending(self, child: ChildOrder) -> None:
+        if ("send", child.child_id) in self._tasks or self._actor.closing:
+            return
+        if child.sends == 0 or child.child_id in self._may_resend:
+            self._may_resend.discard(child.child_id)
+            self._start("send", child, self._send)
+        else:
+            # It was sent, and what came back was not booked: whatever that was, it is no reason to send again.
+            self._unknown(child, "its answer could not be booked")
 
     def cancel(self, child: ChildOrder) -> None:
         if child.state is ChildState.OPEN:
@@ -215,6 +225,7 @@ class Requests:
         actor.log.warning("the venue does not have it", venue=child.venue, client_order_id=child.child_id)
         child.sends = max(child.sends, 1)
         if self._why_not(child) is None and resend and child.sends < actor.desk.max_retries:
+            self._may_resend.add(child.child_id)
             actor.post(partial(actor.state.resend, child))
         else:
             self._void(child, f"did not reach {child.venue} after {child.sends} tries")

@@ -10,9 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from execution.embedded.redis_server import EmbeddedRedis
 from execution.store import Store
+
+
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
 
 @pytest.fixture(scope="session")
