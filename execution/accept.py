@@ -21,6 +21,7 @@ from algorithms import ALGORITHMS
 from execution import failpoints
 from execution.ledger import Accepted, AcceptOutcome, Conflict, Duplicate, Ledger, generated_order_id, keys, order_key
 from execution.metrics import Metrics
+from execution.order_actor import Arrival
 from execution.pubsub import IncomingMessage
 from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
@@ -137,7 +138,8 @@ class Acceptor:
         except InvalidSignal as refusal:
             outcome = await self._reject(key, content, signal_id, fields, refusal)
         else:
-            outcome = await self._runner.accept(key, content, parent, rules)
+            arrival = Arrival(received_at, published_ms)
+            outcome = await self._runner.accept(key, content, parent, rules, arrival)
             if isinstance(outcome, Accepted):
                 self._metrics.signal_accepted(adapter.name, time.monotonic() - received_at)
                 log.info(
@@ -153,9 +155,9 @@ class Acceptor:
             # An acceptance whose answer was lost may have left an order that nobody works yet.
             await self._runner.find(key)
         elif isinstance(outcome, Conflict):
-            refusal = InvalidSignal("signal_id", f"belongs to order {outcome.order_id}, accepted with other content")
+            conflict = InvalidSignal("signal_id", f"belongs to order {outcome.order_id}, accepted with other content")
             twin = f"{signal_id}\0{content}"
-            await self._reject(order_key(twin), content, signal_id, {**fields, "order_id": None}, refusal)
+            await self._reject(order_key(twin), content, signal_id, {**fields, "order_id": None}, conflict)
         return outcome
 
     # --- validation against what this replica trades ----------------------------------------------------------------

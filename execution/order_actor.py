@@ -7,14 +7,15 @@ algorithm, commits, and only then acts. Requests run beside it and post their ou
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
 from adapters.base import Adapter
-from algorithms import Algorithm
-from algorithms.base import Decision, View
+from algorithms.base import Algorithm, Decision, View
 from execution import failpoints
 from execution.gates import WireGate
 from execution.ledger import Fenced, Lease, Ledger, LedgerMismatch, Overfill
@@ -28,6 +29,13 @@ log = structlog.get_logger(__name__)
 
 Booking = Callable[[int], None]
 """Books something on the order's state, given the time in ms."""
+
+
+class Arrival(NamedTuple):
+    """When a signal came: by our monotonic clock in seconds, and its publish time in ms since the epoch."""
+
+    received_at: float
+    published_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,8 @@ class OrderActor:
         self.lease = lease
         self.adapter = adapter
         self.closing = False
+        self.arrival: Arrival | None = None
+        """When its signal came, until its first request leaves."""
         self._algorithm = algorithm
         self._requests = Requests(self)
         self._mailbox: list[tuple[Booking | None, asyncio.Future[None] | None]] = []
@@ -110,6 +120,13 @@ class OrderActor:
         self._start()
         await done
 
+    def leaving(self, child: ChildOrder, now: int) -> None:
+        """A request to place leaves; the first one ends the way of the signal."""
+        arrival, self.arrival = self.arrival, None
+        if arrival is not None:
+            since_publish = (now - arrival.published_ms) / 1000 if arrival.published_ms else 0.0
+            self.desk.metrics.first_sent(child.venue, time.monotonic() - arrival.received_at, since_publish)
+
     async def quiesce(self, seconds: float) -> None:
         """Stop deciding; wait for requests under way, as long as given, and commit what they brought."""
         self.closing = True
@@ -157,6 +174,7 @@ class OrderActor:
             self._carry(self._decide())
         change = self.state.take(now)
         if change is not None:
+            started = time.monotonic()
             try:
                 await self.desk.ledger.commit(self.key, change, self.lease)
             except BaseException as error:
@@ -164,6 +182,9 @@ class OrderActor:
                     if done is not None and not done.done():
                         done.set_exception(error if isinstance(error, Exception) else Fenced("stopped"))
                 raise
+            self.desk.metrics.committed(time.monotonic() - started)
+            for _ in change.fills:
+                self.desk.metrics.fill_booked(self.state.parent.exchange)
             if change.events:
                 self.desk.committed(self.lease.shard)
             failpoints.hit("order.committed")

@@ -59,6 +59,12 @@ class Outbox:
         self.backlog: dict[int, int] = {}
         self.last_error: str | None = None
         self.failing_since: float | None = None
+        self._oldest: dict[int, int] = {}
+        metrics.outbox_oldest(self.oldest_age)
+
+    def oldest_age(self) -> float:
+        """Seconds since the oldest event that is not yet out was committed."""
+        return max(time.time() - min(self._oldest.values()) / 1000, 0.0) if self._oldest else 0.0
 
     def own(self, lease: Lease) -> None:
         """Publish a shard from now on."""
@@ -70,6 +76,7 @@ class Outbox:
     def disown(self, shard: int) -> None:
         self._wakes.pop(shard, None)
         self.backlog.pop(shard, None)
+        self._oldest.pop(shard, None)
         task = self._tasks.pop(shard, None)
         if task is not None:
             task.cancel()
@@ -127,7 +134,10 @@ class Outbox:
             entries = await self._store.read(shard, BATCH)
             if not entries:
                 self.backlog[shard] = 0
+                self._oldest.pop(shard, None)
                 return False
+            self.backlog[shard] = max(self.backlog.get(shard, 0), len(entries))
+            self._oldest[shard] = int(entries[0][0].partition("-")[0])
             events = [_event.decode(data) for _, data in entries]
             await self._projections.apply(shard, [entry for entry, _ in entries], events)
             failpoints.hit("outbox.projected")
@@ -143,6 +153,7 @@ class Outbox:
             self.disown(shard)
             return False
         self.backlog[shard] = left
+        self._oldest.pop(shard, None)
         self._metrics.events_published(len(entries))
         return left > 0
 

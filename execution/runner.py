@@ -30,7 +30,7 @@ from execution.ledger import (
     keys,
 )
 from execution.metrics import Metrics
-from execution.order_actor import Desk, OrderActor
+from execution.order_actor import Arrival, Desk, OrderActor
 from execution.order_state import OrderState
 from execution.store import StoreUnavailable
 from schemas.market import MarketRules
@@ -113,7 +113,9 @@ class Runner:
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
-    async def accept(self, key: str, content: str, parent: ParentOrder, rules: MarketRules) -> AcceptOutcome:
+    async def accept(
+        self, key: str, content: str, parent: ParentOrder, rules: MarketRules, arrival: Arrival
+    ) -> AcceptOutcome:
         """Make a parent order durable; work it at once where its shard is ours, else leave it to the owner.
 
         Raises:
@@ -123,7 +125,7 @@ class Runner:
         if lease is not None:
             self._accepting[lease.shard] = self._accepting.get(lease.shard, 0) + 1
             try:
-                return await self._accept_own(key, content, parent, rules, lease)
+                return await self._accept_own(key, content, parent, rules, arrival, lease)
             except Fenced:
                 pass
             finally:
@@ -137,10 +139,17 @@ class Runner:
         return await self._ledger.accept(key, content, change, None)
 
     async def _accept_own(
-        self, key: str, content: str, parent: ParentOrder, rules: MarketRules, lease: Lease
+        self,
+        key: str,
+        content: str,
+        parent: ParentOrder,
+        rules: MarketRules,
+        arrival: Arrival,
+        lease: Lease,
     ) -> AcceptOutcome:
         now = self._now()
         actor = self._actor(OrderState(key, self._instance, _fresh(parent), rules), lease)
+        actor.arrival = arrival
         actor.state.accepted(now)
         actor.begin()
         change = actor.state.take(now)
@@ -216,6 +225,7 @@ class Runner:
         if isinstance(error, Fenced):
             actor.log.warning("order belongs to another replica now", shard=actor.lease.shard)
             return
+        self._metrics.commit_failed(type(error).__name__)
         actor.log.critical("the ledger refused a transition; the order is loaded again", error=str(error))
         if isinstance(error, Overfill | LedgerMismatch):
             self._metrics.internal_error(type(error).__name__)

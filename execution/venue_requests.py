@@ -7,9 +7,10 @@ until it is. Outcomes are posted to the order; nothing is booked here.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.base import (
     AdapterError,
@@ -29,6 +30,8 @@ from schemas.order import ChildOrder, ChildState
 
 if TYPE_CHECKING:
     from execution.order_actor import OrderActor
+
+T = TypeVar("T")
 
 EXPIRY_MARGIN_MS = 1000
 """Beyond a request's own expiry: clocks differ, and a venue's reads lag its writes."""
@@ -130,7 +133,8 @@ class Requests:
                     desk.metrics.gate_refused()
                     return self._void(child, str(error))
                 try:
-                    told = await actor.adapter.place(approved, before_send=partial(self._leaving, child))
+                    place = actor.adapter.place(approved, before_send=partial(self._leaving, child))
+                    told = await self._timed("place", place)
                 except _NotSent:
                     continue
                 except Rejected as error:
@@ -169,6 +173,7 @@ class Requests:
         failpoints.hit("send.before")
         actor.state.sending(child, now + (actor.adapter.request_ttl_ms or NO_EXPIRY_MS))
         actor.desk.metrics.child_sent(child.venue, now - child.created_at)
+        actor.leaving(child, now)
 
     def _why_not(self, child: ChildOrder) -> str | None:
         parent = self._actor.state.parent
@@ -240,7 +245,9 @@ class Requests:
             told: VenueOrder | None = None
             try:
                 failpoints.hit("cancel.before")
-                told = await actor.adapter.cancel(child.symbol, child.child_id, child.venue_order_id)
+                actor.desk.metrics.cancel_sent(child.venue)
+                cancel = actor.adapter.cancel(child.symbol, child.child_id, child.venue_order_id)
+                told = await self._timed("cancel", cancel)
             except RateLimited as error:
                 await asyncio.sleep(max(error.until - actor.desk.now(), 50) / 1000)
                 continue
@@ -265,7 +272,8 @@ class Requests:
         """The venue's record of a child, and whether the venue answered at all."""
         adapter = self._actor.adapter
         try:
-            return await adapter.find(child.symbol, child.child_id, child.venue_order_id), True
+            find = adapter.find(child.symbol, child.child_id, child.venue_order_id)
+            return await self._timed("find", find), True
         except RateLimited as error:
             await asyncio.sleep(max(error.until - self._actor.desk.now(), 50) / 1000)
         except AdapterError as error:
@@ -309,12 +317,28 @@ class Requests:
             if child.executed <= child.filled:
                 return
             try:
-                fills = await actor.adapter.fills(child.symbol, venue_order_id=child.venue_order_id)
+                fetch = actor.adapter.fills(child.symbol, venue_order_id=child.venue_order_id)
+                fills = await self._timed("fills", fetch)
             except AdapterError as error:
                 actor.log.warning("trades not fetched", client_order_id=child.child_id, error=str(error))
             else:
                 await actor.booked(partial(actor.state.venue_fills, child, fills))
             pause = min(pause * 2, 5.0)
+
+    async def _timed(self, kind: str, request: Coroutine[Any, Any, T]) -> T:
+        """Measure a request by its kind and outcome."""
+        actor = self._actor
+        started, outcome = time.monotonic(), "canceled"
+        try:
+            answer = await request
+            outcome = "ok"
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            elapsed = time.monotonic() - started
+            actor.desk.metrics.venue_request(actor.adapter.name, kind, outcome, elapsed)
+        return answer
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 

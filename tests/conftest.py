@@ -15,7 +15,6 @@ import structlog
 from execution.embedded.redis_server import EmbeddedRedis
 from execution.store import Store
 
-
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
 

@@ -16,9 +16,9 @@ import msgspec
 from adapters.base import Adapter
 from execution.accept import Acceptor
 from execution.commands import Commands
+from execution.leases import ShardLeases
 from execution.ledger import AcceptOutcome, Lease, Ledger, LoadedOrder, order_key
 from execution.ledger.outbox import OutboxStore
-from execution.leases import ShardLeases
 from execution.metrics import Metrics
 from execution.pubsub import IncomingMessage
 from execution.reconcile import Reconciler
