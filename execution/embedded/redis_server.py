@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -160,8 +161,9 @@ class EmbeddedRedis:
 
     async def _end(self) -> None:
         for ending in (signal.SIGTERM, signal.SIGKILL):
-            if self._process.returncode is None:
-                self._process.send_signal(ending)
+            with suppress(ProcessLookupError):
+                if self.returncode is None:
+                    os.kill(self.pid, ending)
             try:
                 await asyncio.wait_for(self._process.wait(), _STOP_TIMEOUT)
             except TimeoutError:

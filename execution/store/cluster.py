@@ -19,7 +19,8 @@ log = structlog.get_logger(__name__)
 
 _ASKING = hiredis.pack_command(("ASKING",))
 _MOST_REDIRECTS = 5
-_REFRESH_EVERY = 1.0
+_REFRESH_AFTER = 30.0  # seconds, when nothing says sooner that the slots have moved
+_REFRESH_PAUSE = 1.0
 
 # Where a command's key stands, if not directly behind its name. A wrong guess costs one redirect, no more, and a command
 # without a key can go anywhere.
@@ -38,6 +39,7 @@ class Cluster:
         self._limits = limits
         self._reconnected = reconnected
         self._nodes: dict[tuple[str, int], Node] = {}
+        self._replicas: set[tuple[str, int]] = set()
         self._opening = asyncio.Lock()
         self._slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
         self._stale = asyncio.Event()
@@ -47,6 +49,10 @@ class Cluster:
     def primaries(self) -> list[Node]:
         """The servers that hold slots."""
         return list(dict.fromkeys(node for node in self._slots if node is not None)) or [self._seed]
+
+    @property
+    def connected(self) -> bool:
+        return all(node.connected for node in self.primaries)
 
     @property
     def run_id(self) -> str | None:
@@ -60,7 +66,7 @@ class Cluster:
             StoreUnavailable: no server could tell.
         """
         await self._learn()
-        self._refreshing = asyncio.create_task(self._refresh_when_stale(), name="refresh the Redis Cluster's slots")
+        self._refreshing = asyncio.create_task(self._refresh(), name="refresh the Redis Cluster's slots")
 
     async def close(self) -> None:
         if self._refreshing is not None:
@@ -84,7 +90,7 @@ class Cluster:
                 if moved:
                     self._stale.set()
                 prefix = None if moved else _ASKING
-                node = await self._node_at(redirect.host or _host(node), redirect.port)
+                node = await self._node_at(redirect.host or _place(node)[0], redirect.port)
             except StoreUnavailable:
                 self._stale.set()
                 raise
@@ -105,52 +111,65 @@ class Cluster:
         return self._nodes[host, port]
 
     async def _opened(self, host: str, port: int) -> Node:
-        address = self._seed.address.at(host, port)
-        if address.name == self._seed.address.name:
+        if (host, port) == _place(self._seed):
             return self._seed
-        node = Node(address, self._limits, self._reconnected)
+        node = Node(self._seed.address.at(host, port), self._limits, self._reconnected)
         await node.open()
         return node
 
     async def _learn(self) -> None:
-        """Ask the servers in turn until one tells the slots."""
-        failure: Exception | None = None
-        for teller in (self._seed, *self._nodes.values()):
+        """Ask the servers in turn, replicas last, until one tells the slots."""
+        failure: StoreUnavailable | ResponseError | None = None
+        places = [_place(node) for node in (self._seed, *self._nodes.values())]
+        for host, port in dict.fromkeys([*places, *self._replicas]):
             try:
-                await self._adopt(await teller.send(("CLUSTER", "SLOTS")), _host(teller))
+                node = await self._node_at(host, port)
+                await self._adopt(await node.send(("CLUSTER", "SLOTS")), told_by=host)
             except (StoreUnavailable, ResponseError) as error:
                 failure = error
             else:
                 return
-        raise StoreUnavailable(f"no server of the Redis Cluster told its slots: {failure}", maybe_applied=False)
+        assert failure is not None
+        raise failure
 
     async def _adopt(self, ranges: Sequence[Any], told_by: str) -> None:
         slots: list[Node | None] = [None] * REDIS_CLUSTER_HASH_SLOTS
-        for first, last, primary, *_ in ranges:
+        replicas: set[tuple[str, int]] = set()
+        for first, last, *servers in ranges:
             # A server that does not know its own name leaves it out.
-            node = await self._node_at(primary[0].decode() if primary[0] else told_by, primary[1])
+            places = [(host.decode() if host else told_by, int(port)) for host, port, *_ in servers]
+            node = await self._node_at(*places[0])
             slots[first : last + 1] = [node] * (last + 1 - first)
+            replicas.update(places[1:])
+        self._replicas = replicas
         before, self._slots = self._slots, slots
         moved = any(old is not None and old is not new for old, new in zip(before, slots, strict=True))
         if moved:  # by a failover, perhaps, and then acknowledged writes may be missing
             log.warning("slots of the Redis Cluster have moved")
             self._reconnected(True)
 
-    async def _refresh_when_stale(self) -> None:
+    async def _refresh(self) -> None:
+        told = ""
         while True:
-            await self._stale.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stale.wait(), _REFRESH_AFTER)
             self._stale.clear()
             try:
                 await self._learn()
-            except (StoreUnavailable, StoreRefused) as error:
-                log.warning("slots of the Redis Cluster not refreshed", error=str(error))
-            if not all(node.connected for node in self.primaries):
+            except (StoreUnavailable, ResponseError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("slots of the Redis Cluster not learnt", error=told)
+            else:
+                told = ""
+            if not self.connected:
                 self._stale.set()
-            await asyncio.sleep(_REFRESH_EVERY)
+            await asyncio.sleep(_REFRESH_PAUSE)
 
 
-def _host(node: Node) -> str:
-    return str(node.address.settings.get("host", "localhost"))
+def _place(node: Node) -> tuple[str, int]:
+    settings = node.address.settings
+    return str(settings.get("host", "localhost")), int(settings.get("port", 6379))
 
 
 def _key_of(command: tuple[Any, ...]) -> bytes | None:

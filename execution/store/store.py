@@ -91,6 +91,11 @@ class Store:
         return self._address.name
 
     @property
+    def connected(self) -> bool:
+        """Whether every server is connected at this moment, as far as is known."""
+        return self._servers.connected
+
+    @property
     def run_id(self) -> str | None:
         """Identifies the server process (processes, of a cluster); None when this user may not ask."""
         return self._servers.run_id
@@ -102,6 +107,8 @@ class Store:
 
     async def call(self, *command: Value) -> Any:
         """Send a command, each word of it an argument of its own, and return the reply as RESP2 gives it.
+
+        In a cluster it goes to the server of its key; without one, to any (for SCAN, see `scan`).
 
         Raises:
             StoreUnavailable: there was no reply; `maybe_applied` tells whether it may have been carried out.
@@ -149,7 +156,8 @@ class Store:
     ) -> Subscription:
         """Call `callback(channel, payload)` for what is published from now on; each subscription has its own connection.
 
-        Messages published while that connection is down are lost; `resubscribed` is called when it is back.
+        Messages published while that connection is down are lost; `resubscribed` is called when it is back. In a cluster, it
+        is the server of the URL that is subscribed to.
 
         Raises:
             StoreUnavailable: the store did not confirm the subscription.

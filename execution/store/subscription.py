@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from execution.store.errors import StoreUnavailable
@@ -39,6 +38,7 @@ class Subscription:
         self._callback = callback
         self._resubscribed = resubscribed
         self._connect_timeout = connect_timeout
+        self._link = address.link()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -47,45 +47,44 @@ class Subscription:
         Raises:
             StoreUnavailable: the store did not confirm it.
         """
-        link = self._address.link()
         try:
-            await self._subscribe(link)
+            await self._subscribe()
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._address.name}: not subscribed: {error}", maybe_applied=False) from None
-        self._task = asyncio.create_task(self._run(link), name=f"subscription to {', '.join(self._channels)}")
+        self._task = asyncio.create_task(self._run(), name=f"subscription to {', '.join(self._channels)}")
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        await self._link.disconnect(nowait=True)
 
-    async def _run(self, link: AbstractConnection) -> None:
+    async def _run(self) -> None:
         while True:
             try:
-                await self._read(link)
+                await self._read()
             except (RedisError, OSError) as error:
                 log.warning("store subscription lost", store=self._address.name, error=str(error))
-            finally:
-                await link.disconnect(nowait=True)
-            link = await self._again()
+            await self._link.disconnect(nowait=True)
+            await self._subscribe_again()
 
-    async def _again(self) -> AbstractConnection:
+    async def _subscribe_again(self) -> None:
         pause = 0.05
         while True:
-            link = self._address.link()
             try:
-                await self._subscribe(link)
-            except (RedisError, OSError):
+                await self._subscribe()
+            except (RedisError, OSError):  # the store itself tells of its loss
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 log.info("subscribed to the store again", store=self._address.name)
                 if self._resubscribed is not None:
                     self._guarded(self._resubscribed)
-                return link
+                return
 
-    async def _subscribe(self, link: AbstractConnection) -> None:
+    async def _subscribe(self) -> None:
+        link = self._link = self._address.link()
         try:
             async with asyncio.timeout(self._connect_timeout):
                 await link.connect()  # type: ignore[no-untyped-call]
@@ -96,7 +95,8 @@ class Subscription:
             await link.disconnect(nowait=True)
             raise
 
-    async def _read(self, link: AbstractConnection) -> None:
+    async def _read(self) -> None:
+        link = self._link
         pinged = False
         while True:
             message = await link.read_response(timeout=_PING_AFTER)

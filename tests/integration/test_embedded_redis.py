@@ -158,6 +158,8 @@ async def test_a_crash_of_the_server_is_noticed(tmp_path: Path) -> None:
         os.kill(server.pid, signal.SIGKILL)
         assert await server.wait() == -signal.SIGKILL
         assert server.returncode == -signal.SIGKILL
+    async with await EmbeddedRedis.start(tmp_path) as server:
+        assert server.returncode is None
 
 
 async def test_a_write_cut_short_costs_only_itself(tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ class Wire(Listener):
         self.connections = 0
         self.cut_next: str | None = None
         """`request`: the next request does not arrive. `reply`: it does, but its reply does not."""
+        self.cut_chance = 0.0
+        """Of every piece of data, either way."""
+        self.dice = random.Random(5)
         self.reading = asyncio.Event()
         self.reading.set()
 
@@ -97,6 +100,8 @@ class Wire(Listener):
         while data := await reader.read(65536):
             if self.cut_next == kind:
                 self.cut_next = None
+                return
+            if self.dice.random() < self.cut_chance:
                 return
             writer.write(data)
             if kind == "request":
@@ -278,6 +283,38 @@ async def test_a_reply_that_was_lost_is_unknown_and_the_write_not_repeated(wire:
         assert failure.value.maybe_applied
         await until_back(store)
         assert await store.call("GET", "k") == b"2"
+
+
+async def test_writes_with_an_operation_id_count_once_over_the_worst_of_wires(wire: Wire) -> None:
+    once = Script.of(
+        "once",
+        """#!lua
+        if redis.call('SADD', KEYS[1], ARGV[1]) == 1 then redis.call('INCR', KEYS[2]) end
+        return ARGV[1]""",
+    )
+    failures: list[bool] = []
+
+    async def write(operation: str) -> None:
+        while True:
+            try:
+                assert await store.script(once, ["{s}operations", "{s}count"], [operation]) == operation.encode()
+            except StoreUnavailable as failure:
+                failures.append(failure.maybe_applied)
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+    async def worker(name: int) -> None:
+        for number in range(40):
+            await write(f"{name}:{number}")
+
+    async with await Store.connect(wire.url) as store:
+        wire.cut_chance = 0.08
+        await asyncio.gather(*(worker(name) for name in range(5)))
+        wire.cut_chance = 0.0
+        await until_back(store)
+        assert await store.call("GET", "{s}count") == b"200"
+    assert failures.count(True) > 20
 
 
 async def test_it_is_a_connection_error(wire: Wire) -> None:
@@ -705,7 +742,7 @@ class Member:
         self._process = await asyncio.create_subprocess_exec(
             find_server(),
             *("--port", str(self.port), "--cluster-port", str(self.bus), "--cluster-enabled", "yes"),
-            *("--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            *("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"),
             cwd=self.folder,
             stdout=subprocess.DEVNULL,
         )
@@ -727,18 +764,20 @@ class Member:
         return reply if isinstance(reply, bytes) else str(reply).encode()
 
     async def stop(self) -> None:
-        self._process.terminate()
-        await self._process.wait()
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
 
 
-StartCluster = Callable[[int], Awaitable[list[Member]]]
+StartCluster = Callable[[int, int], Awaitable[list[Member]]]
 
 
 @pytest.fixture
 async def members(tmp_path: Path) -> AsyncIterator[StartCluster]:
     started: list[Member] = []
 
-    async def start(count: int) -> list[Member]:
+    async def start(count: int, with_slots: int) -> list[Member]:
+        each = 16384 // with_slots
         for number in range(count):
             listeners = [await asyncio.start_server(lambda *_: None, "127.0.0.1", 0) for _ in range(2)]
             member = Member(tmp_path / f"member{number}", listeners)
@@ -746,10 +785,8 @@ async def members(tmp_path: Path) -> AsyncIterator[StartCluster]:
                 listener.close()
             await member.start()
             started.append(member)
-            each = 16384 // count
-            member.ask(
-                "CLUSTER", "ADDSLOTSRANGE", number * each, 16383 if number == count - 1 else (number + 1) * each - 1
-            )
+            if number < with_slots:
+                member.ask("CLUSTER", "ADDSLOTSRANGE", number * each, (number + 1) * each - 1)
             if number:
                 member.ask("CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
                 member.ask("CLUSTER", "MEET", "127.0.0.1", started[0].port, started[0].bus)
@@ -763,7 +800,7 @@ async def members(tmp_path: Path) -> AsyncIterator[StartCluster]:
 
 
 async def test_a_cluster_of_one(members: StartCluster) -> None:
-    (member,) = await members(1)
+    (member,) = await members(1, 1)
     async with await Store.connect(f"redis://127.0.0.1:{member.port}") as store:
         assert (await store.check()).cluster_enabled
         assert await store.script(INCREMENT, ["{s07}:order:1"], [5]) == 5
@@ -784,7 +821,7 @@ async def test_a_cluster_of_one(members: StartCluster) -> None:
 
 
 async def test_a_cluster_of_two_and_a_slot_that_moves(members: StartCluster) -> None:
-    one, two = await members(2)
+    one, two = await members(2, 2)
     names = [f"{{s{number:02}}}:order" for number in range(32)]
     async with await Store.connect(f"redis://127.0.0.1:{one.port}") as store:
         heard: list[bool] = []
@@ -812,3 +849,23 @@ async def test_a_cluster_of_two_and_a_slot_that_moves(members: StartCluster) -> 
         assert await store.call("GET", name) == b"30"
         await until_heard(heard, 1, store)
         assert heard == [True]
+
+
+async def test_a_cluster_whose_primary_dies(members: StartCluster) -> None:
+    one, two = await members(2, 1)
+    two.ask("CLUSTER", "REPLICATE", one.ask("CLUSTER", "MYID").decode())
+    async with asyncio.timeout(20):
+        while str(two.port).encode() not in one.ask("CLUSTER", "SLOTS"):  # noqa: ASYNC110 (the server's business)
+            await asyncio.sleep(0.02)
+    async with await Store.connect(f"redis://127.0.0.1:{one.port}") as store:
+        heard: list[bool] = []
+        store.on_reconnect(heard.append)
+        await store.script(INCREMENT, ["k"], [5])
+        assert await store.call("WAIT", 1, 1500) == 1
+        await one.stop()
+        with pytest.raises(StoreUnavailable):
+            await store.script(INCREMENT, ["k"], [1])
+        two.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        await until_back(store)
+        assert await store.script(INCREMENT, ["k"], [1]) == 6
+        assert True in heard
