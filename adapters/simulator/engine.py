@@ -1,0 +1,363 @@
+"""The venue itself: placing, matching, triggering, cancelling. No I/O; the time is given."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from decimal import ROUND_DOWN, Decimal
+
+import msgspec
+
+from adapters.simulator.accounts import Account
+from adapters.simulator.book import Book
+from adapters.simulator.errors import (
+    DUPLICATE,
+    INVALID_SYMBOL,
+    MARKET_CLOSED,
+    NO_SUCH_ORDER,
+    UNKNOWN_CANCEL,
+    WOULD_MATCH,
+    WOULD_TRIGGER,
+    VenueError,
+    filter_failure,
+    missing,
+    rejected,
+)
+from adapters.simulator.orders import Order, Trade
+from adapters.simulator.symbols import SymbolSpec
+
+ZERO = Decimal(0)
+_FEE_STEP = Decimal("0.00000001")
+_BPS = Decimal(10_000)
+
+STOPS = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"})
+_LIMITS = frozenset({"LIMIT", "LIMIT_MAKER", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"})
+
+
+class NewOrder(msgspec.Struct, kw_only=True):
+    """A request to place."""
+
+    symbol: str
+    side: str
+    kind: str
+    quantity: Decimal | None = None
+    quote_quantity: Decimal | None = None
+    price: Decimal | None = None
+    stop_price: Decimal | None = None
+    time_in_force: str | None = None
+    client_order_id: str | None = None
+
+
+class PublicTrade(msgspec.Struct):
+    trade_id: int
+    price: Decimal
+    quantity: Decimal
+    time: int
+    buyer_is_maker: bool
+
+
+class Market:
+    """One symbol: its book and what last traded."""
+
+    def __init__(self, spec: SymbolSpec, trades_kept: int) -> None:
+        self.spec = spec
+        self.book = Book()
+        self.last = spec.price
+        self.trades: deque[PublicTrade] = deque(maxlen=trades_kept)
+        self.stops: list[Order] = []
+
+
+class Engine:
+    """All symbols and accounts of one venue."""
+
+    def __init__(
+        self,
+        specs: list[SymbolSpec],
+        *,
+        maker_bps: Decimal,
+        taker_bps: Decimal,
+        now: Callable[[], int],
+        trades_kept: int = 5000,
+    ) -> None:
+        self.markets = {spec.id: Market(spec, trades_kept) for spec in specs}
+        self.accounts: dict[str, Account] = {}
+        self.maker = maker_bps / _BPS
+        self.taker = taker_bps / _BPS
+        self.now = now
+        self.on_report: Callable[[Order, str, Trade | None], None] = lambda *_: None
+        """Told of every change of an order of an account: the order, the execution type, the trade."""
+        self.on_trade: Callable[[SymbolSpec, PublicTrade], None] = lambda *_: None
+        self._order_ids = itertools.count(1)
+        self._trade_ids = {spec.id: itertools.count(1) for spec in specs}
+
+    def market(self, symbol: str) -> Market:
+        """Raises: VenueError -1121."""
+        try:
+            return self.markets[symbol]
+        except KeyError:
+            raise INVALID_SYMBOL from None
+
+    # --- placing ----------------------------------------------------------------------------------------------------
+
+    def place(self, account: Account, new: NewOrder) -> Order:
+        """Take an order and match what can be matched at once.
+
+        Raises:
+            VenueError: the order was not taken.
+        """
+        market = self.market(new.symbol)
+        order = self._checked(account, market, new)
+        self._lock(order, market)
+        account.orders[order.order_id] = order
+        account.by_client_id[new.symbol, order.client_order_id] = order
+        account.open[order.order_id] = order
+        self._report(order, "NEW")
+        if order.kind in STOPS:
+            order.working = False
+            market.stops.append(order)
+        else:
+            self._work(order, market)
+        self._trigger(market)
+        return order
+
+    def _checked(self, account: Account, market: Market, new: NewOrder) -> Order:
+        spec, book = market.spec, market.book
+        if spec.halted:
+            raise rejected(MARKET_CLOSED)
+        if new.side not in ("BUY", "SELL"):
+            raise VenueError(-1117, "Invalid side.")
+        limit = new.kind in _LIMITS
+        if new.kind not in ("MARKET", "LIMIT", "LIMIT_MAKER", *STOPS):
+            raise VenueError(-1116, "Invalid orderType.")
+        if limit and new.price is None:
+            raise missing("price")
+        if new.kind in STOPS and new.stop_price is None:
+            raise missing("stopPrice")
+        if new.kind in ("LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT") and new.time_in_force is None:
+            raise missing("timeInForce")
+        if new.time_in_force not in (None, "GTC", "IOC", "FOK"):
+            raise VenueError(-1115, "Invalid timeInForce.")
+        quantity = new.quantity
+        if quantity is None:
+            if new.kind != "MARKET" or new.quote_quantity is None:
+                raise missing("quantity")
+            best = book.asks.best_price if new.side == "BUY" else book.bids.best_price
+            if best is None:
+                raise rejected("Market has no liquidity.")
+            quantity = new.quote_quantity / best // spec.lot * spec.lot
+        price = new.price if limit and new.price is not None else None
+        spec.check(quantity, price, market.last, sum(1 for o in account.open.values() if o.symbol is spec))
+        client_id = new.client_order_id or f"local{next(self._order_ids):x}"
+        known = account.by_client_id.get((new.symbol, client_id))
+        if known is not None and known.open:
+            raise rejected(DUPLICATE)
+        if new.kind == "LIMIT_MAKER" and price is not None and self._crosses(new.side == "BUY", price, book):
+            raise rejected(WOULD_MATCH)
+        if new.stop_price is not None and new.kind in STOPS:
+            if new.stop_price % spec.tick:
+                raise filter_failure("PRICE_FILTER")
+            if _triggered(new.kind, new.side, new.stop_price, market.last):
+                raise rejected(WOULD_TRIGGER)
+        now = self.now()
+        return Order(
+            order_id=next(self._order_ids),
+            client_order_id=client_id,
+            account=account,
+            symbol=spec,
+            side=new.side,
+            kind=new.kind,
+            time_in_force=new.time_in_force or "GTC",
+            quantity=quantity,
+            price=price or ZERO,
+            stop_price=new.stop_price or ZERO,
+            quote_quantity=new.quote_quantity or ZERO,
+            time=now,
+            updated=now,
+        )
+
+    @staticmethod
+    def _crosses(buys: bool, price: Decimal, book: Book) -> bool:
+        best = book.asks.best_price if buys else book.bids.best_price
+        return best is not None and (price >= best if buys else price <= best)
+
+    def _lock(self, order: Order, market: Market) -> None:
+        """Hold back what the order may cost; a market order is held to what the book asks for it."""
+        if not order.buys:
+            order.locked = order.quantity
+            order.account.lock(order.symbol.base, order.locked)
+            return
+        if order.price:
+            order.locked = order.quantity * order.price
+        elif order.kind == "MARKET":
+            rest, cost = order.quantity, ZERO
+            for price, quantity in market.book.asks.available(None):
+                part = min(rest, quantity)
+                cost += part * price
+                rest -= part
+                if not rest:
+                    break
+            order.locked = cost
+        else:
+            order.locked = order.quantity * max(order.stop_price, market.last)
+        order.account.lock(order.symbol.quote, order.locked)
+
+    # --- matching ---------------------------------------------------------------------------------------------------
+
+    def _work(self, order: Order, market: Market) -> None:
+        book = market.book
+        limit = order.price or None
+        if order.time_in_force == "FOK" and not self._fillable(order, market):
+            self._end(order, "EXPIRED")
+            return
+        against = book.against(order)
+        while order.rest:
+            resting = against.best()
+            if resting is None or (limit is not None and not self._crosses(order.buys, limit, book)):
+                break
+            quantity = min(order.rest, resting.rest)
+            if not order.account.unlimited and order.buys and not order.price:
+                affordable = order.locked / resting.price // order.symbol.lot * order.symbol.lot
+                quantity = min(quantity, affordable)
+                if not quantity:
+                    break
+            self._trade(order, resting, quantity, market)
+        if not order.rest:
+            return
+        if limit is None or order.time_in_force in ("IOC", "FOK"):
+            self._end(order, "EXPIRED")
+        else:
+            book.update_id += 1
+            book.side(order).add(order)
+
+    @staticmethod
+    def _fillable(order: Order, market: Market) -> bool:
+        rest = order.rest
+        for _, quantity in market.book.against(order).available(order.price or None):
+            rest -= quantity
+            if rest <= 0:
+                return True
+        return False
+
+    def _trade(self, taker: Order, maker: Order, quantity: Decimal, market: Market) -> None:
+        price, now = maker.price, self.now()
+        trade_id = next(self._trade_ids[market.spec.id])
+        self._settle(taker, price, quantity, trade_id, now, maker=False)
+        self._settle(maker, price, quantity, trade_id, now, maker=True)
+        market.book.update_id += 1
+        market.book.side(maker).reduce(maker, quantity)
+        market.last = price
+        public = PublicTrade(trade_id, price, quantity, now, maker.buys)
+        market.trades.append(public)
+        self.on_trade(market.spec, public)
+        for order in (maker, taker):
+            if not order.account.unlimited:
+                self.on_report(order, "TRADE", order.trades[-1])
+
+    def _settle(self, order: Order, price: Decimal, quantity: Decimal, trade_id: int, now: int, *, maker: bool) -> None:
+        spec, account = order.symbol, order.account
+        cost = price * quantity
+        order.filled += quantity
+        order.notional += cost
+        order.updated = now
+        order.status = "PARTIALLY_FILLED" if order.rest else "FILLED"
+        if account.unlimited:
+            return
+        rate = self.maker if maker else self.taker
+        if order.buys:
+            fee, asset = (quantity * rate).quantize(_FEE_STEP, ROUND_DOWN), spec.base
+            account.pay(spec.quote, cost)
+            account.receive(spec.base, quantity - fee)
+            order.locked -= cost
+            if order.price > price:  # what the better price saves is free again
+                saved = (order.price - price) * quantity
+                account.unlock(spec.quote, saved)
+                order.locked -= saved
+        else:
+            fee, asset = (cost * rate).quantize(_FEE_STEP, ROUND_DOWN), spec.quote
+            account.pay(spec.base, quantity)
+            account.receive(spec.quote, cost - fee)
+            order.locked -= quantity
+        order.trades.append(Trade(trade_id, price, quantity, fee, asset, maker, now))
+        if not order.rest:
+            self._close(order)
+
+    # --- triggers ---------------------------------------------------------------------------------------------------
+
+    def _trigger(self, market: Market) -> None:
+        """Work the stops that the last price has reached, until nothing more happens."""
+        while market.stops:
+            ready = [o for o in market.stops if _triggered(o.kind, o.side, o.stop_price, market.last)]
+            if not ready:
+                return
+            for order in ready:
+                market.stops.remove(order)
+                order.working = True
+                order.updated = self.now()
+                self._work(order, market)
+
+    # --- ending -----------------------------------------------------------------------------------------------------
+
+    def cancel(
+        self, account: Account, symbol: str, order_id: int | None, client_id: str | None, cancel_id: str = ""
+    ) -> Order:
+        """Take an open order off.
+
+        Raises:
+            VenueError: -2011, it is not open.
+        """
+        market = self.market(symbol)
+        order = self._find(account, symbol, order_id, client_id)
+        if order is None or not order.open:
+            raise UNKNOWN_CANCEL
+        order.cancel_id = cancel_id
+        if order.working:
+            market.book.update_id += 1
+            market.book.side(order).remove(order)
+        else:
+            market.stops.remove(order)
+        self._end(order, "CANCELED")
+        return order
+
+    def get(self, account: Account, symbol: str, order_id: int | None, client_id: str | None) -> Order:
+        """Raises: VenueError -2013."""
+        self.market(symbol)
+        order = self._find(account, symbol, order_id, client_id)
+        if order is None:
+            raise NO_SUCH_ORDER
+        return order
+
+    @staticmethod
+    def _find(account: Account, symbol: str, order_id: int | None, client_id: str | None) -> Order | None:
+        if order_id is not None:
+            order = account.orders.get(order_id)
+            return order if order is not None and order.symbol.id == symbol else None
+        if client_id is None:
+            raise VenueError(-1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!")
+        return account.by_client_id.get((symbol, client_id))
+
+    def _end(self, order: Order, status: str) -> None:
+        order.status = status
+        order.updated = self.now()
+        self._close(order)
+        self._report(order, status)
+
+    def _close(self, order: Order) -> None:
+        account = order.account
+        account.open.pop(order.order_id, None)
+        if order.locked:
+            account.unlock(order.symbol.quote if order.buys else order.symbol.base, order.locked)
+            order.locked = ZERO
+        if account.unlimited:
+            account.orders.pop(order.order_id, None)
+            if account.by_client_id.get((order.symbol.id, order.client_order_id)) is order:
+                del account.by_client_id[order.symbol.id, order.client_order_id]
+
+    def _report(self, order: Order, execution: str) -> None:
+        if not order.account.unlimited:
+            self.on_report(order, execution, None)
+
+
+def _triggered(kind: str, side: str, stop: Decimal, last: Decimal) -> bool:
+    rises = (side == "BUY") == kind.startswith("STOP_LOSS")
+    return last >= stop if rises else last <= stop
