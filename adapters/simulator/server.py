@@ -36,7 +36,7 @@ class VenueConfig(msgspec.Struct, kw_only=True):
     symbols: list[SymbolSpec] = []
     maker_bps: Decimal = Decimal(10)
     taker_bps: Decimal = Decimal(10)
-    keys: dict[str, str] = {"local": "local-secret"}
+    keys: dict[str, str] = msgspec.field(default_factory=lambda: {"local": "local-secret"})
     balances: dict[str, Decimal] = {}
     limits: Limits = Limits()
     market: MarketConfig | None = MarketConfig()
