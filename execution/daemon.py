@@ -21,6 +21,7 @@ from adapters.base import Adapter, AdapterError
 from execution import failpoints, logs
 from execution.accept import Acceptor
 from execution.commands import Commands
+from execution.credentials import Credentials
 from execution.embedded.redis_server import EmbeddedRedis
 from execution.health import ComponentHealth, HealthReport
 from execution.http_server import HttpServer
@@ -149,7 +150,7 @@ class Daemon:
         for endpoint in parse_endpoints(settings.adapter_endpoints):
             adapters[endpoint.name] = CcxtAdapter(
                 endpoint,
-                settings.credentials(endpoint.name),
+                _keys(settings.credentials(endpoint.name)),
                 request_ttl_ms=int(settings.request_ttl * 1000),
                 clock_bound_ms=settings.clock_bound_ms,
             )
@@ -490,6 +491,14 @@ class Daemon:
         if self._embedded is not None:
             await self._embedded.stop()
         log.info("stopped", seconds=round(time.monotonic() - started, 2))
+
+
+def _keys(credentials: Credentials | None) -> dict[str, str] | None:
+    """Credentials by ccxt's names."""
+    if credentials is None:
+        return None
+    named = {"apiKey": credentials.api_key, "secret": credentials.api_secret}
+    return named | ({"password": credentials.api_password} if credentials.api_password is not None else {})
 
 
 class DeadLetters:
