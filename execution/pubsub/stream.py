@@ -93,7 +93,11 @@ class PullStream:
             if being_cancelled():
                 raise
             # gRPC reports a call that was cancelled on this side as if the reading task had been.
-            why = "nothing heard from Pub/Sub, no message and no heartbeat" if self._silent else "ended by this side"
+            why = (
+                "nothing heard from Pub/Sub, no message and no heartbeat"
+                if self._silent
+                else "ended by this side, or its connection was"
+            )
             raise self._ended(grpc.StatusCode.CANCELLED, why) from None
         finally:
             self._reading_since = None

@@ -77,8 +77,9 @@ class SubscriberCounters:
 class Subscriber:
     """Takes messages from one subscription and gives them to a handler, in the event loop.
 
-    Every message is delivered at least once: again after a crash, a lost acknowledgement or a nack. Messages with the
-    same ordering key reach the handler in order.
+    Every message is delivered at least once: again after a crash, a lost acknowledgement or a nack. On a subscription with
+    message ordering, messages of one key reach the handler in order; a nack brings the nacked one and all later ones
+    again, after those that have been received already.
 
     Attributes:
         subscription: its full name.
@@ -132,6 +133,7 @@ class Subscriber:
         self._last_error: str | None = None
         self._answers_heartbeats = False
         self._worked = False
+        self._stream_was_useful = False
         self._paused = False
         self._stop_at: float | None = None
         self._wake = asyncio.Event()

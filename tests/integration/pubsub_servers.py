@@ -23,6 +23,9 @@ from execution.pubsub.provision import SubscriptionSpec, ensure
 from execution.pubsub.publisher import OutgoingMessage, Publisher
 
 PROJECT = "test-project"
+ONLY_EMBEDDED = pytest.mark.parametrize("server_host", ["embedded"], indirect=True)
+"""Google's emulator goes on giving messages to a stream that was cancelled or cut, for longer than a test can wait."""
+
 _numbers = itertools.count()
 
 
@@ -218,9 +221,12 @@ class ScriptedPubSub:
         acks, modacks: requests received, whatever was answered.
         answer: per method name, a coroutine function to await before the normal answer.
         pulse: heartbeats are answered.
+        metadata: of each call, newest last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._credentials = credentials
+        self.metadata: list[dict[str, str]] = []
         self.streams: list[ScriptedStream] = []
         self.acks: list[Any] = []
         self.modacks: list[Any] = []
@@ -266,7 +272,11 @@ class ScriptedPubSub:
                 ),
             )
         )
-        self.host = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if self._credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", self._credentials)
+        self.host = f"127.0.0.1:{port}"
         await self._server.start()
         return self
 
@@ -284,6 +294,7 @@ class ScriptedPubSub:
     def _unary(self, method: rpc.Rpc, log: list[Any], reply: Callable[[Any], Any]) -> Any:
         async def handle(request: Any, context: Any) -> Any:
             log.append(request)
+            self.metadata.append(dict(context.invocation_metadata()))
             scripted = self.answer.get(method.path.rpartition("/")[2])
             if scripted is not None:
                 try:
@@ -297,6 +308,7 @@ class ScriptedPubSub:
     async def _pull(self, requests: AsyncIterator[Any], context: Any) -> None:
         stream = ScriptedStream(await anext(aiter(requests)))
         self.streams.append(stream)
+        self.metadata.append(dict(context.invocation_metadata()))
 
         async def listen() -> None:
             async for _ in requests:

@@ -18,6 +18,7 @@ from execution.pubsub.message import IncomingMessage
 from execution.pubsub.subscriber import Subscriber
 from tests.integration import pubsub_servers
 from tests.integration.pubsub_servers import (
+    ONLY_EMBEDDED,
     PROJECT,
     Bench,
     FaultProxy,
@@ -34,9 +35,6 @@ bench_ordered = pubsub_servers.bench_ordered
 proxy = pubsub_servers.proxy
 scripted = pubsub_servers.scripted
 scripted_channel = pubsub_servers.scripted_channel
-
-ONLY_EMBEDDED = pytest.mark.parametrize("server_host", ["embedded"], indirect=True)
-"""Google's emulator goes on giving messages to a stream whose connection is gone, for longer than a test can wait."""
 
 SUBSCRIPTION = f"projects/{PROJECT}/subscriptions/scripted"
 
