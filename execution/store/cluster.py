@@ -71,8 +71,7 @@ class Cluster:
     async def close(self) -> None:
         if self._refreshing is not None:
             self._refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refreshing
+            await asyncio.wait([self._refreshing])
         for node in {self._seed, *self._nodes.values()}:
             await node.close()
 

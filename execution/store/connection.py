@@ -82,6 +82,11 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(self)
         return self
 
+    @property
+    def ended(self) -> str | None:
+        """Why the connection has ended; None while it lives."""
+        return self._loss
+
     async def request(self, packed: bytes, prefix: bytes | None = None) -> Any:
         """Send one packed command and wait for its reply. A `prefix` is a command directly before it whose reply is dropped.
 

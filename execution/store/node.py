@@ -126,8 +126,7 @@ class Node:
     async def close(self) -> None:
         if self._reconnecting is not None:
             self._reconnecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reconnecting
+            await asyncio.wait([self._reconnecting])
         in_use, self._connection = self._connection, None
         for connection in (in_use, self._broken):
             if connection is not None:
@@ -170,14 +169,11 @@ class Node:
             lost=self._lose,
         )
         try:
-            info = parse_info(await connection.request(_INFO))
+            info = await _info(connection)
             if info.get("loading", "0") != "0" or info.get("async_loading", "0") != "0":
                 raise StoreRefused("LOADING", f"{self.address.name} is loading its data set")
-        except StoreRefused as refusal:
-            if refusal.code == "NOPERM":
-                return connection, {}
-            await connection.close()
-            raise
+            if connection.ended is not None:  # while nobody was told, as it was not in use yet
+                raise StoreUnavailable(connection.ended, maybe_applied=False)
         except BaseException:
             await connection.close()
             raise
@@ -218,6 +214,15 @@ class Node:
                 return
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+async def _info(connection: Connection) -> dict[str, str]:
+    try:
+        return parse_info(await connection.request(_INFO))
+    except StoreRefused as refusal:
+        if refusal.code == "NOPERM":
+            return {}
+        raise
 
 
 def parse_info(reply: bytes) -> dict[str, str]:

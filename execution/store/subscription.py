@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
 
 import structlog
 from redis.exceptions import RedisError
@@ -56,8 +55,7 @@ class Subscription:
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
         await self._link.disconnect(nowait=True)
 
     async def _run(self) -> None:

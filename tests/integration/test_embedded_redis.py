@@ -41,7 +41,7 @@ def ask(url: str, *command: str | int) -> object:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 (another process cannot set an event)
+        while not condition():
             await asyncio.sleep(0.01)
 
 

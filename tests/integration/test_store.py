@@ -669,7 +669,7 @@ async def test_messages_arrive_also_after_a_reconnect(wire: Wire, store: Store) 
         assert await heard.get() == ("b", b"4")
         await subscription.close()
         async with asyncio.timeout(20):
-            while await store.call("PUBSUB", "NUMSUB", "a") != [b"a", 0]:  # noqa: ASYNC110 (the server's business)
+            while await store.call("PUBSUB", "NUMSUB", "a") != [b"a", 0]:
                 await asyncio.sleep(0.01)
 
 
@@ -755,7 +755,7 @@ class Member:
 
     async def until_ready(self) -> None:
         async with asyncio.timeout(30):
-            while b"cluster_state:ok" not in self.ask("CLUSTER", "INFO"):  # noqa: ASYNC110 (the server's business)
+            while b"cluster_state:ok" not in self.ask("CLUSTER", "INFO"):
                 await asyncio.sleep(0.02)
 
     def ask(self, *command: str | int) -> bytes:
@@ -855,7 +855,7 @@ async def test_a_cluster_whose_primary_dies(members: StartCluster) -> None:
     one, two = await members(2, 1)
     two.ask("CLUSTER", "REPLICATE", one.ask("CLUSTER", "MYID").decode())
     async with asyncio.timeout(20):
-        while str(two.port).encode() not in one.ask("CLUSTER", "SLOTS"):  # noqa: ASYNC110 (the server's business)
+        while str(two.port).encode() not in one.ask("CLUSTER", "SLOTS"):
             await asyncio.sleep(0.02)
     async with await Store.connect(f"redis://127.0.0.1:{one.port}") as store:
         heard: list[bool] = []
