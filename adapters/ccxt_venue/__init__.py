@@ -11,6 +11,7 @@ stream      order updates as they happen
 adapter     all of it behind the adapter protocol
 """
 
+import adapters.ccxt_venue.only_needed  # noqa: F401 - before anything imports ccxt
 from adapters.ccxt_venue.adapter import CcxtAdapter
 from adapters.ccxt_venue.endpoint import Endpoint, parse_endpoints
 

@@ -6,8 +6,9 @@ import re
 from typing import Literal
 from urllib.parse import urlsplit
 
-import ccxt.pro
 import msgspec
+
+from adapters.ccxt_venue import only_needed
 
 FORM = "NAME[=EXCHANGE][@WHERE], WHERE one of live, sandbox, paper, or http://host:port"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -45,7 +46,7 @@ def _parse(item: str) -> Endpoint:
     name, exchange, where = name.strip(), exchange.strip() or name.strip(), where.strip() or "live"
     if not _NAME.fullmatch(name):
         raise ValueError(f"ADAPTER_ENDPOINTS: {item!r} is not {FORM}")
-    if exchange not in ccxt.pro.exchanges:
+    if exchange not in only_needed.exchanges():
         raise ValueError(f"ADAPTER_ENDPOINTS: {exchange!r} in {item!r} is not an exchange that ccxt knows")
     if where == "live":
         return Endpoint(name, exchange)
