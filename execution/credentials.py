@@ -28,6 +28,11 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials(api_key={MASK!r})"
 
+    def for_ccxt(self) -> dict[str, str]:
+        """By the names that ccxt gives them."""
+        named = {"apiKey": self.api_key, "secret": self.api_secret}
+        return named if self.api_password is None else {**named, "password": self.api_password}
+
 
 class CredentialRow(NamedTuple):
     """A variable as operators see it."""

@@ -67,6 +67,16 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of s
 Days = Annotated[float, Field(gt=0, allow_inf_nan=False), Must("a number of days above 0")]
 Count = Annotated[int, Field(ge=1), Must("a whole number of at least 1")]
 PortNumber = Annotated[int, Field(ge=0, le=65535), Must("a port number from 0 to 65535")]
+Topic = Annotated[
+    str,
+    Field(min_length=3, pattern=r"^(projects/[^/]+/topics/)?[A-Za-z][A-Za-z0-9._~+%-]*$"),
+    Must("a topic's name of 3 or more letters, digits and -_.~+%, or projects/PROJECT/topics/NAME"),
+]
+Subscription = Annotated[
+    str,
+    Field(min_length=3, pattern=r"^(projects/[^/]+/subscriptions/)?[A-Za-z][A-Za-z0-9._~+%-]*$"),
+    Must("a subscription's name of 3 or more letters, digits and -_.~+%, or projects/PROJECT/subscriptions/NAME"),
+]
 Text = Annotated[str, Field(min_length=1), Must("a text")]
 Level = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
@@ -96,7 +106,7 @@ class Settings(BaseSettings):
     adapter_endpoints: str = Field(
         default="",
         description="Venues: comma list of NAME[=EXCHANGE][@WHERE]. NAME is what a signal's `exchange` says, EXCHANGE a ccxt "
-        "id (default NAME), WHERE one of live (default), sandbox, paper, or a base URL. Required.",
+        "id (default NAME), WHERE one of live (default), sandbox, or a base URL. Required.",
     )
     max_retries: Count = Field(default=3, description="Tries of a retryable venue request.")
     execution_timeout: Seconds | None = Field(
@@ -110,16 +120,20 @@ class Settings(BaseSettings):
         default=30.0, description="Seconds without a heartbeat after which an armed source trips the switch."
     )
     grpc_port: PortNumber = Field(default=0, description="TCP port of gRPC; 0: off.")
-    signals_topic: Text = Field(default="approved-signals", description="Topic of risk-approved signals.")
-    signals_subscription: Text = Field(default="execution-signals", description="Subscription they are read from.")
-    control_topic: Text = Field(default="execution-control", description="Topic of commands.")
-    control_subscription: Text = Field(default="execution-control", description="Subscription they are read from.")
-    events_topic: Text = Field(default="order-events", description="Topic that order events are published to.")
+    signals_topic: Topic = Field(default="approved-signals", description="Topic of risk-approved signals.")
+    signals_subscription: Subscription = Field(
+        default="execution-signals", description="Subscription they are read from."
+    )
+    control_topic: Topic = Field(default="execution-control", description="Topic of commands.")
+    control_subscription: Subscription = Field(
+        default="execution-control", description="Subscription they are read from."
+    )
+    events_topic: Topic = Field(default="order-events", description="Topic that order events are published to.")
     signal_max_age: Seconds = Field(
         default=3600.0,
         description="Seconds after its publish time at which a signal is too old to trade; `expires_at` in the signal wins.",
     )
-    dead_letter_topic: Text = Field(
+    dead_letter_topic: Topic = Field(
         default="approved-signals-dead-letter", description="Topic for messages that could not be identified."
     )
     instance_id: Text = Field(default="", description="Name of this replica. Default: host name and pid.")
@@ -333,7 +347,9 @@ class Settings(BaseSettings):
 
     def _shown(self, name: str) -> str:
         value = getattr(self, name)
-        return "" if value is None else masked(name, str(value))
+        if value is None:
+            return ""
+        return f"{value:g}" if isinstance(value, float) else masked(name, str(value))
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [(name, self._shown(name)) for name in type(self).model_fields]

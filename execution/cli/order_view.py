@@ -1,0 +1,155 @@
+"""How an order of the ledger looks on a terminal and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from execution.cli.output import clock, number, out, status, table
+from execution.ledger import LoadedOrder
+from execution.ledger.reader import Rejection
+from schemas.order import ChildOrder, Fill, totals
+
+_LIST = ("created", "order", "signal", "strategy", "venue", "symbol", "side", "filled", "average", "status", "reason")
+
+
+def summary(order: LoadedOrder | Rejection) -> dict[str, Any]:
+    """The order in one flat object."""
+    if isinstance(order, Rejection):
+        event = order.event
+        return {
+            "order_id": event.order_id,
+            "signal_id": event.signal_id,
+            "strategy_id": event.strategy_id,
+            "exchange": event.exchange,
+            "symbol": event.symbol,
+            "side": event.side,
+            "quantity": event.quantity,
+            "filled_quantity": event.filled_quantity,
+            "average_price": event.average_price,
+            "status": event.status.value,
+            "reason": None if event.reason is msgspec.UNSET else event.reason,
+            "created_at": event.timestamp,
+            "updated_at": event.timestamp,
+        }
+    parent, sums = order.parent, totals(order.children)
+    return {
+        "order_id": parent.order_id,
+        "signal_id": parent.signal_id,
+        "strategy_id": parent.strategy_id,
+        "exchange": parent.exchange,
+        "symbol": parent.symbol,
+        "side": parent.side,
+        "quantity": parent.quantity,
+        "filled_quantity": sums.filled,
+        "average_price": None if sums.average_price is None else round(sums.average_price, 12),
+        "status": parent.status.value,
+        "reason": parent.reason,
+        "created_at": parent.created_at,
+        "updated_at": parent.updated_at,
+    }
+
+
+def document(order: LoadedOrder | Rejection) -> dict[str, Any]:
+    """All records of the order."""
+    if isinstance(order, Rejection):
+        return {"order": summary(order), "children": [], "fills": []}
+    return {"order": summary(order) | _record(order.parent), "children": order.children, "fills": order.fills}
+
+
+def print_list(rows: Iterable[dict[str, Any]]) -> None:
+    """Summaries as a table."""
+    table(_LIST, [_row(row) for row in rows])
+
+
+def print_order(order: LoadedOrder | Rejection) -> None:
+    """One order with its children and fills."""
+    for name, value in summary(order).items():
+        if value is not None:
+            out.print(Text(f"{name:<16} ", style="dim").append_text(_shown(name, value)))
+    if isinstance(order, Rejection):
+        return
+    parent = order.parent
+    for name, value in _terms(order).items():
+        out.print(Text(f"{name:<16} ", style="dim").append(value))
+    if parent.ignored_fields:
+        out.print(Text(f"{'ignored':<16} ", style="dim").append(", ".join(parent.ignored_fields)))
+    if order.children:
+        out.print()
+        table(
+            ("child", "venue", "venue order", "type", "price", "filled", "state", "updated", "reason"),
+            [_child(child) for child in order.children],
+        )
+    if order.fills:
+        out.print()
+        table(("trade", "child", "price", "quantity", "fee", "time"), [_fill(fill) for fill in order.fills])
+
+
+def _record(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__struct_fields__}
+
+
+def _terms(order: LoadedOrder) -> dict[str, str]:
+    parent = order.parent
+    terms = {
+        "order_type": f"{parent.order_type} {parent.time_in_force}{' post-only' if parent.post_only else ''}",
+        "price": number(parent.price),
+        "algorithm": parent.algorithm,
+        "expires_at": clock(parent.expires_at, day=True) if parent.expires_at else "",
+        "cancel": (parent.cancel_reason or "requested") if parent.cancel_requested else "",
+        "paused": "yes" if parent.paused else "",
+        "events": str(parent.sequence),
+    }
+    return {name: value for name, value in terms.items() if value}
+
+
+def _row(row: dict[str, Any]) -> list[str | Text]:
+    return [
+        clock(row["created_at"], day=True),
+        row["order_id"],
+        row["signal_id"],
+        row["strategy_id"] or "",
+        row["exchange"] or "",
+        row["symbol"] or "",
+        str(row["side"] or ""),
+        f"{number(row['filled_quantity'])}/{number(row['quantity'])}",
+        number(row["average_price"]),
+        status(row["status"]),
+        row["reason"] or "",
+    ]
+
+
+def _shown(name: str, value: Any) -> Text:
+    if name == "status":
+        return status(value)
+    if name.endswith("_at"):
+        return Text(clock(value, day=True))
+    return Text(number(value) if name.startswith(("quantity", "filled", "average")) else str(value))
+
+
+def _child(child: ChildOrder) -> list[str | Text]:
+    return [
+        child.child_id,
+        child.venue,
+        child.venue_order_id or "",
+        str(child.order_type),
+        number(child.price),
+        f"{number(child.filled)}/{number(child.quantity)}",
+        status(child.state.value),
+        clock(child.updated_at),
+        child.reason or "",
+    ]
+
+
+def _fill(fill: Fill) -> list[str | Text]:
+    return [
+        fill.trade_id,
+        fill.child_id,
+        number(fill.price),
+        number(fill.quantity),
+        f"{number(fill.fee)} {fill.fee_asset or ''}",
+        clock(fill.timestamp),
+    ]
