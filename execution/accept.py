@@ -25,7 +25,7 @@ from execution.order_actor import Arrival
 from execution.pubsub import IncomingMessage
 from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
-from execution.store import StoreRefused, StoreUnavailable
+from execution.store import STORE_ERRORS
 from schemas import exact_json
 from schemas.event import EventType, OrderEvent
 from schemas.market import MarketRules
@@ -91,7 +91,7 @@ class Acceptor:
                     await self._take(message)
                 else:
                     await self._bury(message, "the service failed on it again and again; see its log")
-            except (StoreUnavailable, StoreRefused, PubSubError) as error:
+            except (*STORE_ERRORS, PubSubError) as error:
                 log.error("signal held: it cannot be made durable", message_id=message.message_id, error=str(error))
             except Exception:
                 failures += 1

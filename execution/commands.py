@@ -19,7 +19,7 @@ from execution.order_actor import Booking, OrderActor
 from execution.pubsub import IncomingMessage
 from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
-from execution.store import StoreRefused, StoreUnavailable
+from execution.store import STORE_ERRORS
 from schemas import exact_json
 from schemas.command import AmendOrder, CancelOrder, InvalidCommand, OrderCommand, PauseOrder, ResumeOrder, parse
 
@@ -82,7 +82,7 @@ class Commands:
         while True:
             try:
                 await self._take(message)
-            except (StoreUnavailable, StoreRefused, PubSubError, Fenced) as error:
+            except (*STORE_ERRORS, PubSubError, Fenced) as error:
                 log.warning("command held", message_id=message.message_id, error=str(error))
             except Exception:
                 self._metrics.internal_error("commands")

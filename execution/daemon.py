@@ -15,14 +15,14 @@ from collections.abc import Coroutine
 from typing import Any
 
 import structlog
-from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 
 from adapters.base import Adapter, AdapterError
+from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from execution import failpoints, logs
 from execution.accept import Acceptor
 from execution.commands import Commands
 from execution.credentials import Credentials
-from execution.embedded.redis_server import EmbeddedRedis
+from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.health import ComponentHealth, HealthReport
 from execution.http_server import HttpServer
 from execution.leases import ShardLeases
@@ -47,13 +47,14 @@ from execution.pubsub.errors import PubSubError
 from execution.reconcile import Reconciler
 from execution.runner import Runner
 from execution.settings import Settings
-from execution.store import Store
+from execution.store import Store, StoreRefused, StoreTooOld
 
 log = structlog.get_logger(__name__)
 
-WAKE_INBOX = ":inbox"
-WAKE_OUTBOX = ":outbox"
+
 DAY = 86400
+STORE_PATIENCE = 10.0
+"""Seconds that a store which starts beside us, or still loads, is waited for."""
 
 
 class CannotStart(Exception):
@@ -132,7 +133,7 @@ class Daemon:
             store = await self._open_store()
             channel = await self._open_pubsub()
             await self._start_adapters(adapters)
-        except (ConnectionError, OSError, PubSubError, AdapterError, ValueError) as error:
+        except (OSError, StoreRefused, StoreTooOld, EmbeddedRedisError, PubSubError, AdapterError, ValueError) as error:
             raise CannotStart(str(error)) from error
         await self._assemble(store, channel)
         self._started = True
@@ -163,7 +164,7 @@ class Daemon:
             self._embedded = await EmbeddedRedis.start(settings.data_dir / "redis")
             url = self._embedded.url
             self._watch("embedded redis", self._embedded_died(self._embedded))
-        store = await Store.connect(url)
+        store = await Store.connect(url, patience=STORE_PATIENCE)
         self._store = store
         report = await store.check()
         for warning in report.warnings:
@@ -279,7 +280,7 @@ class Daemon:
             inbox=self._commands.read_inbox,
         )
         store.on_reconnect(self._store_reconnected)
-        await store.subscribe(keys.WAKE_CHANNEL, callback=self._woken)
+        await store.subscribe(keys.WAKE_CHANNEL, callback=self._woken, resubscribed=self._leases.wake)
         for name, adapter in self._adapters.items():
             self._watch(f"stream of {name}", self._stream(adapter))
             self._watch(f"reconciliation of {name}", self._reconciler.run(name))

@@ -17,7 +17,7 @@ import structlog
 
 from execution.ledger import Lease, Ledger, keys
 from execution.metrics import Metrics
-from execution.store import Store, StoreUnavailable
+from execution.store import STORE_ERRORS, Store
 from schemas import exact_json
 
 log = structlog.get_logger(__name__)
@@ -73,7 +73,7 @@ class ShardLeases:
             started = time.monotonic()
             try:
                 await self._beat()
-            except StoreUnavailable as error:
+            except STORE_ERRORS as error:
                 self._metrics.lease_failed()
                 log.error("leases not renewed: the store does not answer", error=str(error))
             self._drop_invalid()
@@ -95,7 +95,7 @@ class ShardLeases:
             await asyncio.gather(*(self._ledger.release(lease) for lease in leases))
             await self._store.call("ZREM", keys.REPLICAS, self._instance)
             await self._store.call("DEL", keys.heartbeat(self._instance))
-        except StoreUnavailable as error:
+        except STORE_ERRORS as error:
             log.warning("leases not released: they run out by themselves", error=str(error))
 
     async def _beat(self) -> None:
@@ -153,7 +153,7 @@ class ShardLeases:
         try:
             await self._acquired(lease)
             await self._inbox(lease.shard)
-        except StoreUnavailable as error:
+        except STORE_ERRORS as error:
             log.error("shard could not be loaded, and is given up", shard=lease.shard, error=str(error))
             self._lose(lease.shard)
 
@@ -165,7 +165,7 @@ class ShardLeases:
                 if lease is not None:
                     await self._ledger.release(lease)
                     log.info("shard handed over", shard=shard, epoch=lease.epoch)
-        except StoreUnavailable as error:
+        except STORE_ERRORS as error:
             log.warning("shards not released: their leases run out by themselves", error=str(error))
         finally:
             self._giving -= shards
@@ -188,7 +188,7 @@ class ShardLeases:
     async def _guard(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except StoreUnavailable as error:
+        except STORE_ERRORS as error:
             log.warning("put off: the store does not answer", error=str(error))
         except Exception:
             log.exception("a task about shards failed unexpectedly")

@@ -21,7 +21,7 @@ from execution.gates import WireGate
 from execution.ledger import Fenced, Lease, Ledger, LedgerMismatch, Overfill
 from execution.metrics import Metrics
 from execution.order_state import OrderState
-from execution.store import StoreUnavailable
+from execution.store import STORE_ERRORS
 from execution.venue_requests import Requests
 from schemas.order import ChildOrder, ChildState, IllegalTransition
 
@@ -155,7 +155,7 @@ class OrderActor:
         try:
             while self._mailbox and not self._gone:
                 await self._step()
-        except (Fenced, Overfill, LedgerMismatch, StoreUnavailable) as error:
+        except (Fenced, Overfill, LedgerMismatch, *STORE_ERRORS) as error:
             self.desk.lost(self, error)
         finally:
             self._running = None

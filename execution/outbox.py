@@ -20,7 +20,7 @@ from execution.metrics import Metrics
 from execution.projections import Projections
 from execution.pubsub import OutgoingMessage, Publisher, PublishRefused
 from execution.pubsub.errors import PubSubError
-from execution.store import StoreUnavailable
+from execution.store import STORE_ERRORS
 from schemas.event import OrderEvent, attributes
 
 log = structlog.get_logger(__name__)
@@ -112,7 +112,7 @@ class Outbox:
                 while await self._publish_batch(lease):
                     pause = 0.1
                 self.failing_since = None
-            except (PubSubError, StoreUnavailable) as error:
+            except (PubSubError, *STORE_ERRORS) as error:
                 self.last_error = str(error)
                 self.failing_since = self.failing_since or time.monotonic()
                 self._metrics.publish_failed()

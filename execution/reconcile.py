@@ -18,7 +18,7 @@ from adapters.base import Adapter, AdapterError, VenueFill, VenueOrder
 from execution.ledger import Ledger, keys
 from execution.metrics import Metrics
 from execution.runner import Runner
-from execution.store import StoreUnavailable
+from execution.store import STORE_ERRORS
 from schemas.order import ChildState
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class Reconciler:
             nudge.clear()
             try:
                 await self._look(venue, full=full)
-            except (AdapterError, StoreUnavailable) as error:
+            except (AdapterError, *STORE_ERRORS) as error:
                 log.warning("venue not reconciled", venue=venue, error=str(error))
                 await asyncio.sleep(min(self._poll_interval, 1.0))
                 nudge.set() if full else None

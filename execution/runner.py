@@ -32,7 +32,7 @@ from execution.ledger import (
 from execution.metrics import Metrics
 from execution.order_actor import Arrival, Desk, OrderActor
 from execution.order_state import OrderState
-from execution.store import StoreUnavailable
+from execution.store import STORE_ERRORS
 from schemas.market import MarketRules
 from schemas.order import ParentOrder
 
@@ -236,7 +236,7 @@ class Runner:
             await asyncio.sleep(RELOAD_SECONDS)
             try:
                 await self.find(actor.key)
-            except StoreUnavailable as error:
+            except STORE_ERRORS as error:
                 actor.log.warning("order not loaded yet", error=str(error))
             else:
                 return
@@ -281,7 +281,7 @@ class Runner:
         for shard in shards:
             self._leases.pop(shard, None)
         deadline = time.monotonic() + seconds
-        while any(map(self._accepting.get, shards)) and time.monotonic() < deadline:  # noqa: ASYNC110 - milliseconds
+        while any(map(self._accepting.get, shards)) and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
         actors = [actor for shard in shards for actor in self._of(shard)]
         await asyncio.gather(*(actor.quiesce(max(deadline - time.monotonic(), 0.1)) for actor in actors))
@@ -336,7 +336,7 @@ class Runner:
         assert address is not None
         try:
             actor = await self.find(address[0])
-        except StoreUnavailable as error:
+        except STORE_ERRORS as error:
             log.warning(
                 "a late report is left to reconciliation", client_order_id=told.client_order_id, error=str(error)
             )

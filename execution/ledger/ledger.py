@@ -15,7 +15,7 @@ import structlog
 from execution import failpoints
 from execution.ledger import keys
 from execution.ledger.keys import ShardKeys
-from execution.store import Script, Store, StoreUnavailable
+from execution.store import Script, Store, StoreRefused, StoreUnavailable
 from schemas import exact_json
 from schemas.event import OrderEvent
 from schemas.order import ChildOrder, Fill, ParentOrder
@@ -404,12 +404,14 @@ class Ledger:
             try:
                 failpoints.hit("ledger.before")
                 reply: list[Any] = await self._store.script(script, touched, arguments)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, StoreRefused) as error:
+                if isinstance(error, StoreRefused) and not error.transient:
+                    raise
                 if lease is not None and not lease.valid:
                     raise
                 if lease is None and time.monotonic() > give_up:
                     raise
-                log.warning("ledger write repeated", error=str(error), maybe_applied=error.maybe_applied)
+                log.warning("ledger write repeated", error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:

@@ -61,19 +61,14 @@ class LedgerReader:
     async def orders(self, status: str | None = None, limit: int = 50) -> list[LoadedOrder | Rejection]:
         """The latest orders, newest first; of one status where given. Walks the whole ledger."""
         found: list[tuple[int, LoadedOrder | Rejection]] = []
-        cursor = b"0"
-        while True:
-            cursor, names = await self._store.call("SCAN", cursor, "MATCH", "{s*}:order:*", "COUNT", 1000)
-            for name in names:
-                flat = await self._store.call("HGETALL", name)
-                order = parse_order(flat) or _rejection(flat)
-                if order is None:
-                    continue
-                at, its = _summary(order)
-                if status is None or its == status:
-                    found.append((at, order))
-            if cursor == b"0":
-                break
+        async for name in self._store.scan("{s*}:order:*"):
+            flat = await self._store.call("HGETALL", name)
+            order = parse_order(flat) or _rejection(flat)
+            if order is None:
+                continue
+            at, its = _summary(order)
+            if status is None or its == status:
+                found.append((at, order))
         found.sort(key=lambda item: item[0], reverse=True)
         return [order for _, order in found[:limit]]
 

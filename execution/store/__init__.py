@@ -6,4 +6,16 @@ from execution.store.script import Script
 from execution.store.store import Store
 from execution.store.subscription import Subscription
 
-__all__ = ["Script", "Store", "StoreRefused", "StoreReport", "StoreTooOld", "StoreUnavailable", "Subscription"]
+STORE_ERRORS = (StoreUnavailable, StoreRefused)
+"""Whatever keeps a call from being answered with a reply; `StoreRefused` was certainly not applied."""
+
+__all__ = [
+    "STORE_ERRORS",
+    "Script",
+    "Store",
+    "StoreRefused",
+    "StoreReport",
+    "StoreTooOld",
+    "StoreUnavailable",
+    "Subscription",
+]
