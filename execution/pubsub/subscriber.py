@@ -341,9 +341,12 @@ class Subscriber:
         if error is not None and not self._worked:
             raise error
         self._last_error = str(error or ended)
-        # At the first, second, fourth, ... failure in a row: an outage of hours must not fill the log.
-        if failures & (failures - 1) == 0:
-            log.warning("%s: stream ended, %d in a row: %s", self.subscription, failures, self._last_error)
+        # Pub/Sub ends streams now and then. What goes on is logged at the second, fourth, eighth, ... failure in a row:
+        # an outage of hours must not fill the log.
+        if failures == 1:
+            log.info("%s: stream ended, opening another: %s", self.subscription, self._last_error)
+        elif failures & (failures - 1) == 0:
+            log.warning("%s: no stream, %d failures in a row: %s", self.subscription, failures, self._last_error)
 
     async def _wind_down(self) -> None:
         """Wait for the handler until the stop's time is over, hand back the rest, send what is left to send."""

@@ -33,7 +33,7 @@ async def until(condition: Callable[[], object], timeout: float = 20.0, what: st
     """Poll until the condition holds; fail when it does not within the timeout."""
     try:
         async with asyncio.timeout(timeout):
-            while not condition():  # noqa: ASYNC110 (what is waited for lies in other processes too)
+            while not condition():
                 await asyncio.sleep(0.01)
     except TimeoutError:
         pytest.fail(f"not within {timeout} s: {what}")
@@ -153,6 +153,11 @@ class FaultProxy:
         """Let the connections stand but carry nothing any more, for ever; new connections work."""
         for pair in self._connections:
             self._frozen.update(pair)
+
+    def bury(self) -> None:
+        """Close what is frozen, so that the server notices; the client has given it up before."""
+        for writer in self._frozen:
+            writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
