@@ -57,10 +57,11 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def register_secret(value: str) -> None:
-    """Mask a value wherever it appears in a log line, also escaped as in JSON or in a URL."""
+    """Mask a value wherever it appears in a log line, also as JSON, Python or a URL would escape it."""
     if len(value) < _SHORTEST_SECRET:
         return
-    for form in (value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], quote(value, safe="")):
+    escaped = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
+    for form in (value, *(text[1:-1] for text in escaped), quote(value, safe="")):
         if form not in _secrets:
             _secrets.append(form)
     _secrets.sort(key=len, reverse=True)  # a secret that contains another one goes first

@@ -396,6 +396,6 @@ def _inner_metadata(field: str) -> list[Any]:
 
 _MISSING = {
     "google_cloud_project": "GOOGLE_CLOUD_PROJECT: is required: the project id, or set PUBSUB_EMULATOR_HOST to use an emulator",
-    "adapter_endpoints": "ADAPTER_ENDPOINTS: is required: the venues to trade on, such as binance or binance@paper,kraken@sandbox",
+    "adapter_endpoints": "ADAPTER_ENDPOINTS: is required: the venues to trade on, such as binance@sandbox,kraken",
     "redis_url": "REDIS_URL: is required: the service's Redis, such as redis://localhost:6379/0",
 }

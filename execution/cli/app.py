@@ -12,6 +12,7 @@ import typer
 
 from execution.cli.commands import amend, cancel
 from execution.cli.config import config
+from execution.cli.development import dev
 from execution.cli.operations import doctor, run, schemas
 from execution.cli.orders import orders, show
 from execution.cli.output import CommandError, err, print_plain
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, submit, tail, orders, show, cancel, amend, config, doctor, schemas):
+for command in (run, dev, submit, tail, orders, show, cancel, amend, config, doctor, schemas):
     app.command()(command)
 
 
@@ -58,7 +59,7 @@ def main() -> int:
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(error.format_message().replace("Value error, ", ""), error.exit_code)
     except CommandError as error:
         return _fail(str(error), error.code)
     except SettingsError as error:
