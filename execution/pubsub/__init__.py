@@ -20,7 +20,8 @@ from execution.pubsub.message import IncomingMessage
 from execution.pubsub.names import subscription_name, topic_name
 from execution.pubsub.provision import SubscriptionSpec, ensure
 from execution.pubsub.publisher import OutgoingMessage, Publisher
-from execution.pubsub.subscriber import Subscriber, SubscriberCounters, SubscriberStatus
+from execution.pubsub.status import SubscriberCounters, SubscriberStatus
+from execution.pubsub.subscriber import Subscriber
 
 __all__ = [
     "IncomingMessage",

@@ -18,7 +18,8 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 from execution.pubsub.channel import PubSubChannel
 from execution.pubsub.message import IncomingMessage
-from execution.pubsub.subscriber import SubscriberCounters, SubscriberStatus, permanent_error
+from execution.pubsub.status import SubscriberCounters, SubscriberStatus
+from execution.pubsub.stream import permanent_error
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import grpc
 
 from execution.pubsub import rpc
 from execution.pubsub.channel import PubSubChannel, being_cancelled
+from execution.pubsub.errors import PermissionDenied, PubSubError, SubscriptionMissing, SubscriptionUnusable
 
 _PULSE_PROTOCOL = 1
 """Version of the stream's protocol in which the server answers each empty request with an empty response."""
@@ -159,3 +160,27 @@ class PullStream:
 
     def _ended(self, code: grpc.StatusCode, details: str) -> StreamEnded:
         return StreamEnded(code, details, silent=self._silent, wanted=self._finish.is_set())
+
+
+def permanent_error(subscription: str, code: grpc.StatusCode | None, details: str) -> PubSubError | None:
+    """What a status of the stream means if trying again cannot help; None if it can."""
+    match code:
+        case grpc.StatusCode.NOT_FOUND:
+            return SubscriptionMissing(
+                f"subscription {subscription} does not exist ({details}). Create it, or correct the setting that "
+                "names it"
+            )
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDenied(
+                f"no permission to pull from {subscription} ({details}). Grant roles/pubsub.subscriber on it to this "
+                "service's account; a missing project or subscription can also answer this"
+            )
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return PermissionDenied(
+                f"Pub/Sub does not accept the credentials for {subscription} ({details}). Run `gcloud auth application-default login`, "
+                "or check GOOGLE_APPLICATION_CREDENTIALS"
+            )
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.FAILED_PRECONDITION:
+            return SubscriptionUnusable(f"subscription {subscription} cannot be pulled from: {details}")
+        case _:
+            return None

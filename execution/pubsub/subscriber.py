@@ -6,18 +6,15 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
-
-import grpc
 
 from execution.pubsub import rpc
 from execution.pubsub.channel import PubSubChannel
-from execution.pubsub.errors import PermissionDenied, PubSubError, SubscriptionMissing, SubscriptionUnusable
 from execution.pubsub.leases import Leases
 from execution.pubsub.message import IncomingMessage
 from execution.pubsub.settlement import SettlementQueue
-from execution.pubsub.stream import PullStream, StreamEnded
+from execution.pubsub.status import SubscriberCounters, SubscriberStatus
+from execution.pubsub.stream import PullStream, StreamEnded, permanent_error
 
 log = logging.getLogger(__name__)
 
@@ -31,47 +28,6 @@ _BACKOFF_FIRST = 0.1
 _BACKOFF_LAST = 10.0
 _SLICE = 50
 """Messages handed over before other tasks of the loop get their turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriberStatus:
-    """How a subscriber is doing now.
-
-    Attributes:
-        connected: a stream is open on a connection that stands; False while paused.
-        last_response_at: monotonic seconds of the last sign of life on a stream, None before the first.
-        last_error: why the last stream ended, None once a stream works again.
-        streams_opened: how many streams were opened since the start.
-        paused: no messages are taken in, by `pause`.
-        oldest_unacked_age: seconds since the receipt of the oldest message not settled; 0 when there is none.
-    """
-
-    connected: bool
-    last_response_at: float | None
-    last_error: str | None
-    streams_opened: int
-    paused: bool
-    oldest_unacked_age: float
-
-
-@dataclass(slots=True)
-class SubscriberCounters:
-    """What a subscriber has done since it was made.
-
-    Attributes:
-        received: deliveries by Pub/Sub.
-        handled: messages given to the handler.
-        handler_errors: times the handler raised; each such message was nacked.
-        acked, nacked: decisions taken, confirmed by Pub/Sub or not yet.
-        silent_streams: streams given up because nothing was heard from them.
-    """
-
-    received: int = 0
-    handled: int = 0
-    handler_errors: int = 0
-    acked: int = 0
-    nacked: int = 0
-    silent_streams: int = 0
 
 
 class Subscriber:
@@ -418,27 +374,3 @@ def _backoff(failures: int) -> float:
     if failures <= 1:
         return random.uniform(0.0, 0.05)
     return min(_BACKOFF_LAST, _BACKOFF_FIRST * 2.0 ** min(failures - 2, 10)) * random.uniform(0.5, 1.0)
-
-
-def permanent_error(subscription: str, code: grpc.StatusCode | None, details: str) -> PubSubError | None:
-    """What a status of the stream means if trying again cannot help; None if it can."""
-    match code:
-        case grpc.StatusCode.NOT_FOUND:
-            return SubscriptionMissing(
-                f"subscription {subscription} does not exist ({details}). Create it, or correct the setting that "
-                "names it"
-            )
-        case grpc.StatusCode.PERMISSION_DENIED:
-            return PermissionDenied(
-                f"no permission to pull from {subscription} ({details}). Grant roles/pubsub.subscriber on it to this "
-                "service's account; a missing project or subscription can also answer this"
-            )
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return PermissionDenied(
-                f"Pub/Sub does not accept the credentials for {subscription} ({details}). Run `gcloud auth application-default login`, "
-                "or check GOOGLE_APPLICATION_CREDENTIALS"
-            )
-        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.FAILED_PRECONDITION:
-            return SubscriptionUnusable(f"subscription {subscription} cannot be pulled from: {details}")
-        case _:
-            return None

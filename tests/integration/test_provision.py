@@ -13,13 +13,14 @@ from execution.pubsub.channel import PubSubChannel, connect
 from execution.pubsub.errors import PermissionDenied, PubSubError, PubSubNotReady, PubSubUnreachable
 from execution.pubsub.names import subscription_name, topic_name
 from execution.pubsub.provision import SubscriptionSpec, ensure
-from tests.integration import pubsub_servers
-from tests.integration.pubsub_servers import PROJECT, Refusal, ScriptedPubSub
+from tests.integration import pubsub_servers, scripted_pubsub
+from tests.integration.pubsub_servers import PROJECT
+from tests.integration.scripted_pubsub import Refusal, ScriptedPubSub
 
 official_host = pubsub_servers.official_host
 server_host = pubsub_servers.server_host
-scripted = pubsub_servers.scripted
-scripted_channel = pubsub_servers.scripted_channel
+scripted = scripted_pubsub.scripted
+scripted_channel = scripted_pubsub.scripted_channel
 
 _numbers = itertools.count()
 

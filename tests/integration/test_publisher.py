@@ -11,15 +11,16 @@ from execution.pubsub.errors import PublishDenied, PublishRefused, PublishRetrya
 from execution.pubsub.message import IncomingMessage
 from execution.pubsub.publisher import OutgoingMessage, Publisher
 from execution.pubsub.subscriber import Subscriber
-from tests.integration import pubsub_servers
-from tests.integration.pubsub_servers import PROJECT, Bench, FaultProxy, Refusal, ScriptedPubSub, until
+from tests.integration import pubsub_servers, scripted_pubsub
+from tests.integration.pubsub_servers import PROJECT, Bench, FaultProxy, until
+from tests.integration.scripted_pubsub import Refusal, ScriptedPubSub
 
 official_host = pubsub_servers.official_host
 server_host = pubsub_servers.server_host
 bench = pubsub_servers.bench
 proxy = pubsub_servers.proxy
-scripted = pubsub_servers.scripted
-scripted_channel = pubsub_servers.scripted_channel
+scripted = scripted_pubsub.scripted
+scripted_channel = scripted_pubsub.scripted_channel
 
 TOPIC = f"projects/{PROJECT}/topics/scripted"
 

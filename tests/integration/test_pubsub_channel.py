@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from execution.pubsub import NoCredentials, connect
-from tests.integration.pubsub_servers import PROJECT, ScriptedPubSub, until
+from tests.integration.pubsub_servers import PROJECT, until
+from tests.integration.scripted_pubsub import ScriptedPubSub
 
 CLIENT = """
 import asyncio, sys
