@@ -14,6 +14,8 @@ import structlog
 
 from execution.embedded.redis_server import EmbeddedRedis
 from execution.store import Store
+from tests.official_pubsub import OfficialPubSub
+from tests.official_pubsub import missing as official_missing
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
 
@@ -43,3 +45,20 @@ async def store(redis_url: str) -> AsyncIterator[Store]:
     await connected.call("FLUSHALL")
     yield connected
     await connected.close()
+
+
+@pytest.fixture(scope="session")
+def official_pubsub() -> Iterator[str]:
+    """Google's own emulator, where it is installed."""
+    reason = official_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    server = OfficialPubSub().start()
+    yield server.host
+    server.stop()
+
+
+@pytest.fixture
+def pubsub_host(official_pubsub: str) -> str:
+    """A Pub/Sub server for tests of the whole service."""
+    return official_pubsub

@@ -31,7 +31,7 @@ def dev(
     """
     settings = Settings.load(context.obj, needs=())
     logs.configure(settings.model_copy(update={"log_level": "CRITICAL"}))  # the service logs to its own file
-    from execution.dev import main
+    from execution.dev.main import main
 
     given = {
         name.upper(): str(getattr(settings, name))

@@ -7,7 +7,3 @@ view        the live terminal view, and plain progress lines where there is no t
 audit       whether signals, orders, fills and events add up
 main        the command
 """
-
-from execution.dev.main import main
-
-__all__ = ["main"]
