@@ -115,7 +115,7 @@ def _row(row: dict[str, Any]) -> list[str | Text]:
         row["exchange"] or "",
         row["symbol"] or "",
         str(row["side"] or ""),
-        f"{number(row['filled_quantity'])}/{number(row['quantity'])}",
+        f"{number(row['filled_quantity'])}/{number(row['quantity']) or '?'}",
         number(row["average_price"]),
         status(row["status"]),
         row["reason"] or "",

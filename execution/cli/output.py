@@ -81,8 +81,8 @@ def event_line(event: Mapping[str, Any]) -> Text:
     """One order event on one line."""
     line = Text(f"{clock(int(event.get('timestamp') or 0))} ")
     line.append(f"{event.get('event_type', '?'):<22} ", style=_STATUS_STYLE.get(str(event.get("status")), ""))
-    line.append(str(event.get("order_id") or event.get("signal_id") or ""), style="bold")
-    words = [str(event[name]) for name in ("strategy_id", "exchange", "symbol", "side") if event.get(name)]
+    line.append(str(event.get("order_id") or ""), style="bold")
+    words = [str(event[name]) for name in ("signal_id", "strategy_id", "exchange", "symbol", "side") if event.get(name)]
     if event.get("quantity") is not None:
         words.append(f"{number(event.get('filled_quantity'))}/{number(event['quantity'])}")
     if event.get("average_price") is not None:
