@@ -1,15 +1,21 @@
 """What differs from exchange to exchange, in one table.
 
-From ccxt's requests captured with the transport stubbed, and the exchanges' documentation. An exchange that is not here is traded by
-ccxt's unified conventions, after a check of its capabilities.
+From the requests that ccxt 4.5 builds, captured with the transport stubbed, and the exchanges' documentation. An exchange that is not
+here is traded by ccxt's unified conventions, after a check of its capabilities; since nothing is known of how its requests expire,
+"not found" never becomes final there by time alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
+
+
+def _unified(client_id: str) -> tuple[str | None, dict[str, Any]]:
+    return None, {"clientOrderId": client_id}
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,70 +24,104 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     client_id_param: str = "clientOrderId"
     """The parameter of a create that carries our client order id."""
     max_client_order_id: int = 32
+    client_id_as: Callable[[str], str] = str
+    """Our client order id in the exchange's alphabet. Ours are letters and digits."""
+    client_id_prefix: str = ""
+    """What the exchange, or ccxt, puts before it."""
     expiry_param: str | None = None
     """A parameter of a create that bounds its life in transit."""
     expiry_option: str | None = None
     """The same as an option of the ccxt exchange, for all signed requests."""
     expiry_as: Literal["window_ms", "deadline_iso", "deadline_ms"] = "window_ms"
-    lookup: Literal["fetch_order", "open_and_closed"] = "fetch_order"
-    """How an order is found by its client order id."""
-    lookup_params: Callable[[str], dict[str, Any]] = msgspec.field(
-        default_factory=lambda: lambda client_id: {"clientOrderId": client_id}
-    )
-    cancel_params: Callable[[str], dict[str, Any]] = msgspec.field(
-        default_factory=lambda: lambda client_id: {"clientOrderId": client_id}
-    )
+    lookup: Literal["fetch_order", "open_and_closed", "label"] = "fetch_order"
+    """How an order is found by its client order id: by a question for it, by listing, or by Deribit's label."""
+    lookup_by: Callable[[str], tuple[str | None, dict[str, Any]]] = _unified
+    """The id and the parameters of `fetch_order` that ask by client order id."""
+    cancel_by: Callable[[str], tuple[str | None, dict[str, Any]]] | None = _unified
+    """The same for `cancel_order`; None: it must be found first."""
+    instant: tuple[str, ...] = ("IOC", "FOK")
+    """The times in force that the exchange itself knows, beside GTC."""
+    weight_per_cost: float = 1.0
+    """The exchange's own request weight in one unit of ccxt's cost."""
     options: dict[str, Any] = {}
     """Options of the ccxt exchange."""
 
+    @property
+    def expires(self) -> bool:
+        """Whether a create carries its own expiry."""
+        return self.expiry_param is not None or self.expiry_option is not None
 
-def _binance_id(client_id: str) -> dict[str, Any]:
-    return {"origClientOrderId": client_id}
+
+def _original(client_id: str) -> tuple[str | None, dict[str, Any]]:
+    return None, {"origClientOrderId": client_id}
+
+
+def _hex128(client_id: str) -> str:
+    return "0x" + hashlib.blake2b(client_id.encode(), digest_size=16).hexdigest()
 
 
 _BINANCE = Dialect(
     client_id_param="newClientOrderId",
     max_client_order_id=36,
     expiry_param="recvWindow",
-    lookup_params=_binance_id,
-    cancel_params=_binance_id,
-    options={"fetchMarkets": {"types": ["spot"]}, "fetchMargins": False, "warnOnFetchOpenOrdersWithoutSymbol": False},
+    lookup_by=_original,
+    cancel_by=_original,
+    weight_per_cost=5.0,
+    options={
+        "fetchMarkets": {"types": ["spot"]},
+        "fetchMargins": False,
+        "warnOnFetchOpenOrdersWithoutSymbol": False,
+    },
+)
+_BINANCE_FUTURES = Dialect(
+    client_id_param="newClientOrderId",
+    max_client_order_id=36,
+    expiry_param="recvWindow",
+    lookup_by=_original,
+    cancel_by=_original,
+    options={"warnOnFetchOpenOrdersWithoutSymbol": False, "builderFee": False},
 )
 
 DIALECTS: dict[str, Dialect] = {
     "binance": _BINANCE,
     "binanceus": _BINANCE,
+    "binanceusdm": _BINANCE_FUTURES,
+    "binancecoinm": _BINANCE_FUTURES,
+    "aster": _BINANCE_FUTURES,
     "mexc": Dialect(expiry_option="recvWindow"),
     "bybit": Dialect(
         max_client_order_id=36,
         expiry_option="recvWindow",
-        lookup_params=lambda client_id: {"acknowledged": True, "orderLinkId": client_id},
-        cancel_params=lambda client_id: {"orderLinkId": client_id},
+        lookup_by=lambda client_id: (None, {"acknowledged": True, "orderLinkId": client_id}),
+        cancel_by=lambda client_id: (None, {"orderLinkId": client_id}),
     ),
     "okx": Dialect(),
-    "kraken": Dialect(
-        max_client_order_id=36, expiry_param="deadline", expiry_as="deadline_iso", lookup="open_and_closed"
-    ),
+    "kraken": Dialect(expiry_param="deadline", expiry_as="deadline_iso", lookup="open_and_closed"),
     "krakenfutures": Dialect(
         max_client_order_id=100,
         expiry_param="processBefore",
         expiry_as="deadline_iso",
-        lookup_params=lambda client_id: {"cliOrdIds": [client_id]},
+        lookup_by=lambda client_id: (None, {"cliOrdIds": [client_id]}),
+        cancel_by=None,
     ),
-    "coinbase": Dialect(client_id_param="client_order_id", max_client_order_id=64, lookup="open_and_closed"),
+    "coinbase": Dialect(
+        client_id_param="client_order_id", max_client_order_id=64, lookup="open_and_closed", cancel_by=None
+    ),
     "kucoin": Dialect(max_client_order_id=40),
     "bitget": Dialect(max_client_order_id=40, expiry_param="receiveWindow"),
-    "gate": Dialect(max_client_order_id=28),
+    "gate": Dialect(max_client_order_id=28, client_id_prefix="t-", cancel_by=lambda client_id: (f"t-{client_id}", {})),
     "htx": Dialect(max_client_order_id=64),
     "deribit": Dialect(
         client_id_param="label",
         max_client_order_id=64,
         expiry_param="valid_until",
         expiry_as="deadline_ms",
-        lookup="open_and_closed",
+        lookup="label",
+        cancel_by=None,
     ),
-    "hyperliquid": Dialect(max_client_order_id=34, lookup="open_and_closed", options={"builderFee": False}),
-    "aster": Dialect(max_client_order_id=36, expiry_param="recvWindow", options={"builderFee": False}),
+    "hyperliquid": Dialect(
+        max_client_order_id=128, client_id_as=_hex128, instant=("IOC",), options={"builderFee": False}
+    ),
 }
 
 NEEDED = ("createOrder", "cancelOrder", "fetchOpenOrders", "fetchMyTrades")
@@ -98,4 +138,6 @@ def missing(exchange: Any, dialect: Dialect) -> list[str]:
     lacking = [name for name in NEEDED if not exchange.has.get(name)]
     if dialect.lookup == "fetch_order" and not exchange.has.get("fetchOrder"):
         lacking.append("fetchOrder")
+    if dialect.lookup == "open_and_closed" and not exchange.has.get("fetchClosedOrders"):
+        lacking.append("fetchClosedOrders")
     return lacking

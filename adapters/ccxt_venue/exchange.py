@@ -1,40 +1,59 @@
-"""A ccxt exchange whose requests travel on our transport.
+"""A ccxt exchange whose requests take our limiter's turns and travel on our transport.
 
-Only `fetch` is replaced: what ccxt builds and signs goes out as it is, and what comes back goes through ccxt's own error handling.
+What ccxt builds and signs goes out as it is, and what comes back goes through ccxt's own error handling; its HTTP client, its throttler
+and its JSON numbers as floats are replaced.
 """
 
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Callable
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import ccxt
 import ccxt.pro
+import msgspec
+import structlog
 
 from adapters.ccxt_venue.dialects import Dialect
 from adapters.ccxt_venue.endpoint import Endpoint
+from adapters.ccxt_venue.limiter import Lane, Limiter
 from adapters.ccxt_venue.transport import NoAnswer, NotSent, Transport
 
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy")
+log = structlog.get_logger(__name__)
+
+USER_AGENT = "execution-service"
+KEEP_ALIVE_MS = 10_000
+"""Between two pings of a WebSocket; two that stay unanswered end it."""
+
+_decode = msgspec.json.Decoder(float_hook=str).decode
+"""JSON with every number that has a point or an exponent as its own text: ccxt passes texts through digit for digit."""
 
 
 class Call:
-    """One request, as its caller and the transport see it."""
+    """One request, as its caller, the limiter and the transport see it."""
 
-    __slots__ = ("_before_send", "body", "headers", "refusal", "sent", "status")
+    __slots__ = ("_before_send", "body", "headers", "lane", "refusal", "sent", "sent_at", "status", "turn_taken")
 
-    def __init__(self, before_send: Callable[[], None] | None = None) -> None:
-        self._before_send = before_send
+    def __init__(self, lane: Lane, before_send: Callable[[], None] | None = None) -> None:
+        self.lane = lane
+        self.turn_taken = False
+        """Its turn was awaited already, before it was built."""
         self.sent = False
+        """Whether a byte may have left."""
+        self.sent_at = 0
+        """When, in ms since the epoch."""
         self.refusal: BaseException | None = None
         """What `before_send` raised."""
         self.status: int | None = None
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}
         self.body = ""
+        self._before_send = before_send
 
     def leaving(self) -> None:
         """Directly before the bytes leave."""
@@ -44,65 +63,105 @@ class Call:
             except BaseException as refusal:
                 self.refusal = refusal
                 raise
+        self.sent_at = time.time_ns() // 1_000_000
         self.sent = True
+        self.status = None  # of an earlier request of the same call
 
 
 current: ContextVar[Call | None] = ContextVar("call", default=None)
-"""The call on whose behalf ccxt fetches."""
+"""The call on whose behalf ccxt sends."""
 
 
 def build(
-    endpoint: Endpoint, dialect: Dialect, credentials: dict[str, str], timeout: float, transport: Transport
+    endpoint: Endpoint,
+    dialect: Dialect,
+    credentials: Mapping[str, str],
+    *,
+    timeout: float,
+    transport: Transport,
+    limiter: Limiter,
 ) -> Any:
     """A ccxt.pro exchange for an endpoint. `credentials` by ccxt's names; `timeout` in seconds."""
     base = getattr(ccxt.pro, endpoint.exchange)
+    local = endpoint.where == "url"
 
     class OnTransport(base):  # type: ignore[misc, valid-type]
-        on_message: Callable[[Any], None] | None = None
-        """Told of every message of a WebSocket, before ccxt merges it away."""
+        on_message: Callable[[Any], bool] | None = None
+        """Told of every message of a WebSocket before ccxt is; True: ccxt need not be told."""
+        rate_limits: Any = None
+        """The rate limits that Binance's `exchangeInfo` told last."""
+
+        async def throttle(self, cost: Any = None) -> None:
+            call = current.get()
+            if call is None or not call.turn_taken:
+                lane = Lane.READ if call is None else call.lane
+                await limiter.turn(dialect.weight_per_cost * float(1 if cost is None else cost), lane)
 
         async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-            return await _fetch(self, transport, url, method, headers, body)
+            call = current.get() or Call(Lane.READ)
+            if _proxied(url):
+                return await _fetch_by_proxy(self, super().fetch, call, url, method, headers, body)
+            return await _fetch(self, transport, call, url, method, headers, body)
+
+        def on_rest_response(
+            self, code: Any, reason: Any, url: Any, method: Any, headers: Any, body: Any, *_: Any
+        ) -> Any:
+            call = current.get()
+            if call is not None:
+                call.status, call.body = code, body
+                call.headers = {name.lower(): value for name, value in headers.items()}
+            return body.strip()
 
         def handle_message(self, client: Any, message: Any) -> None:
-            if self.on_message is not None:
-                self.on_message(message)
-            super().handle_message(client, message)
+            if self.on_message is None or not self.on_message(message):
+                super().handle_message(client, message)
 
-    direct = not any(os.environ.get(name) for name in _PROXIES)
-    made = OnTransport if direct else base
-    made.__name__ = base.__name__
-    exchange = made(
+        def is_spot_url(self, client: Any) -> bool:
+            # ccxt tells spot from contracts by the real host's name.
+            spot = local and client.url.startswith(self.urls["api"]["ws"]["spot"])
+            return bool(spot or super().is_spot_url(client))
+
+    OnTransport.__name__ = base.__name__
+    exchange = OnTransport(
         {
             **credentials,
-            "enableRateLimit": False,
+            "enableRateLimit": True,
             "timeout": int(timeout * 1000),
             "newUpdates": True,
+            "aiohttp_trust_env": True,
             "options": {**copy.deepcopy(dialect.options), "maxRetriesOnFailure": 0, "adjustForTimeDifference": False},
         }
     )
     exchange.has = {**exchange.has, "fetchCurrencies": False}
     exchange.number = str
-    exchange.streaming = {**exchange.streaming, "keepAlive": 10_000}
+    exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
     if endpoint.where == "sandbox":
         exchange.set_sandbox_mode(True)
     elif endpoint.url is not None:
-        _redirect(exchange.urls["api"], endpoint.url)
+        redirect(exchange.urls["api"], endpoint.url)
+        exchange.timeout_on_exit = 0
         # ccxt chooses Binance's table of spot errors by the real host's name.
         spot = exchange.exceptions.get("spot")
         if isinstance(spot, dict):
             for group in ("exact", "broad"):
                 exchange.exceptions.setdefault(group, {}).update(spot.get(group, {}))
+    if _proxied(exchange.urls["api"] if isinstance(exchange.urls["api"], str) else "https://exchange.invalid"):
+        log.warning("requests go through the proxy of the environment, by ccxt's slower client", venue=endpoint.name)
     return exchange
 
 
-def _redirect(urls: dict[str, Any], base: str) -> None:
+def needs_password(endpoint: Endpoint) -> bool:
+    """Whether the exchange's keys have a password (passphrase) beside the secret."""
+    return bool(getattr(ccxt.pro, endpoint.exchange)().requiredCredentials.get("password"))
+
+
+def redirect(urls: dict[str, Any], base: str) -> None:
     """Put another host into every URL; its path stays."""
     target = urlsplit(base)
     secure = target.scheme == "https"
     for name, value in urls.items():
         if isinstance(value, dict):
-            _redirect(value, base)
+            redirect(value, base)
         elif isinstance(value, str) and "://" in value:
             scheme, _, rest = value.partition("://")
             _, slash, path = rest.partition("/")
@@ -111,26 +170,66 @@ def _redirect(urls: dict[str, Any], base: str) -> None:
             urls[name] = f"{new}://{target.netloc}{slash}{path}"
 
 
-async def _fetch(exchange: Any, transport: Transport, url: str, method: str, headers: Any, body: Any) -> Any:
-    """What ccxt's own `fetch` does, on our transport: errors of the transport become ccxt's."""
-    call = current.get() or Call()
-    request_headers = {"Accept-Encoding": "gzip", **exchange.headers, **(headers or {})}
+def _proxied(url: str) -> bool:
+    """Whether the environment sends this URL through a proxy."""
+    proxies = urllib.request.getproxies()
+    if not proxies:
+        return False
+    parts = urlsplit(url)
+    return (parts.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(parts.hostname or "")
+
+
+async def _fetch(
+    exchange: Any, transport: Transport, call: Call, url: str, method: str, headers: Any, body: Any
+) -> Any:
+    """What ccxt's own `fetch` does, on our transport; the transport's errors become ccxt's."""
+    request_headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **exchange.headers, **(headers or {})}
     payload = body.encode() if isinstance(body, str) else body
-    named = f"{exchange.id} {method} {url.partition('?')[0]}"
     try:
         answer = await transport.request(
-            method, url, request_headers, payload, seconds=exchange.timeout / 1000, before_send=call.leaving
+            method,
+            url,
+            request_headers,
+            payload,
+            seconds=exchange.timeout / 1000,
+            before_send=call.leaving,
+            urgent=call.lane is Lane.URGENT,
         )
     except NotSent as error:
-        raise ccxt.ExchangeNotAvailable(f"{named}: {error}") from error
+        raise ccxt.ExchangeNotAvailable(f"{method} {url.partition('?')[0]}: {error}") from error
     except NoAnswer as error:
-        raise ccxt.RequestTimeout(f"{named}: {error}") from error
+        raise ccxt.RequestTimeout(f"{method} {url.partition('?')[0]}: {error}") from error
     text = answer.body.decode(errors="replace")
     call.status, call.headers, call.body = answer.status, answer.headers, text
     exchange.last_response_headers = answer.headers
-    parsed = exchange.parse_json(text)
+    try:
+        parsed = _decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        parsed = None
     exchange.handle_errors(
         answer.status, answer.reason, url, method, answer.headers, text, parsed, request_headers, body
     )
     exchange.handle_http_status_code(answer.status, answer.reason, url, method, text)
-    return parsed if parsed is not None else text
+    return _readable(exchange, call, url, parsed)
+
+
+async def _fetch_by_proxy(
+    exchange: Any, fetch: Callable[..., Any], call: Call, url: str, method: str, headers: Any, body: Any
+) -> Any:
+    """ccxt's own client, which knows proxies. Only a failed connect is certain not to have sent anything."""
+    call.leaving()
+    try:
+        parsed = await fetch(url, method, headers, body)
+    except ccxt.NetworkError as error:
+        call.sent = not isinstance(error.__cause__, aiohttp.ClientConnectorError)
+        raise
+    return _readable(exchange, call, url, parsed if isinstance(parsed, dict | list) else None)
+
+
+def _readable(exchange: Any, call: Call, url: str, parsed: Any) -> Any:
+    if parsed is None:
+        beginning = " ".join(call.body[:100].split()) or "nothing"
+        raise ccxt.BadResponse(f"{beginning!r} in place of JSON")
+    if url.endswith("/exchangeInfo") and isinstance(parsed, dict):
+        exchange.rate_limits = parsed.get("rateLimits")
+    return parsed

@@ -1,7 +1,7 @@
 """A venue's rate limits, kept before it has to refuse us: one limiter per venue and key.
 
-Windows are the venue's own fixed ones (a minute, ten seconds), counted here and corrected by what its answers say. Cancels and the
-questions that settle unknown orders go first, and a part of every budget is kept for them.
+Windows are the venue's own fixed ones (a minute, ten seconds, by its clock), counted here and corrected by what its answers say.
+Cancels, and the questions that settle unknown orders, go strictly first, and a part of every budget is kept for them.
 """
 
 from __future__ import annotations
@@ -9,145 +9,225 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+
+from adapters.base import AdapterHealth, RateLimited
 
 RESERVE = 0.1
-"""The part of the request weight that new orders leave to cancels and questions."""
+"""The part of a weight budget that orders and reads leave to urgent requests."""
+MARGIN_MS = 5
+"""Waited beyond the beginning of a window, for clocks that differ a little."""
+
+
+class Lane(IntEnum):
+    URGENT = 0
+    """Cancels, and questions about unknown orders."""
+    ORDER = 1
+    READ = 2
+
+
+PATIENCE_MS = {Lane.URGENT: 60_000, Lane.ORDER: 5_000, Lane.READ: 5_000}
+"""How long a request waits here for its turn, before it is given back as rate limited."""
 
 
 class Budget:
-    """A limit per fixed window. `interval` in ms."""
+    """A limit per fixed window of `interval` ms. `header`: where an answer says how much of it is used."""
 
-    def __init__(self, interval: int, limit: int, header: str | None = None) -> None:
+    def __init__(self, interval: int, limit: float, header: str | None = None) -> None:
         self.interval = interval
         self.limit = limit
         self.header = header
         self._window = 0
-        self._used = 0
+        self._used = 0.0
 
-    def used(self, now: int) -> int:
-        if now // self.interval != self._window:
-            self._window, self._used = now // self.interval, 0
-        return self._used
+    def fits(self, cost: float, now: int, reserve: float = 0.0) -> bool:
+        used = self._used_in(now)
+        return used == 0 or used + cost <= self.limit * (1 - reserve)
 
-    def fits(self, cost: int, now: int, reserve: float) -> bool:
-        return self.used(now) + cost <= self.limit * (1 - reserve)
+    def take(self, cost: float, now: int) -> None:
+        self._used = self._used_in(now) + cost
 
-    def take(self, cost: int, now: int) -> None:
-        self._used = self.used(now) + cost
-
-    def correct(self, told: int, now: int) -> None:
-        """The venue counts differently: believe the larger."""
-        self._used = max(self.used(now), told)
+    def correct(self, told: int, sent: int, now: int) -> None:
+        """The venue's own count, of the window in which the request was sent: the larger count holds."""
+        if sent // self.interval == now // self.interval:
+            self._used = max(self._used_in(now), told)
 
     def next_window(self, now: int) -> int:
         return (now // self.interval + 1) * self.interval
 
+    def _used_in(self, now: int) -> float:
+        window = now // self.interval
+        if window != self._window:
+            self._window, self._used = window, 0.0
+        return self._used
+
+
+class _Ticket:
+    __slots__ = ("deadline", "turn", "weight")
+
+    def __init__(self, weight: float, deadline: int) -> None:
+        self.weight = weight
+        self.deadline = deadline
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
 
 class Limiter:
-    """Turns at a venue's limits: urgent requests first, then the others, each in order."""
+    """Turns at a venue's limits. What operators see of it goes into `health`."""
 
-    def __init__(self) -> None:
-        self.weight: list[Budget] = []
-        self.orders: list[Budget] = []
-        self.blocked_until = 0
-        """Ms since the epoch: until then the venue refuses everything."""
-        self.orders_blocked_until = 0
-        self._urgent: deque[tuple[asyncio.Future[None], int, bool]] = deque()
-        self._normal: deque[tuple[asyncio.Future[None], int, bool]] = deque()
+    def __init__(
+        self,
+        health: AdapterHealth,
+        *,
+        weight: Sequence[Budget] = (),
+        requests: Sequence[Budget] = (),
+        orders: Sequence[Budget] = (),
+    ) -> None:
+        self.skew_ms = 0
+        """The venue's clock minus ours."""
+        self._health = health
+        self._weight, self._requests, self._orders = tuple(weight), tuple(requests), tuple(orders)
+        self._blocked_until = 0
+        self._orders_blocked_until = 0
+        self._lanes: dict[Lane, deque[_Ticket]] = {lane: deque() for lane in Lane}
+        self._waiting = 0
+        """Tickets in the lanes, also those whose owner gave up."""
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def queued(self) -> int:
-        return len(self._urgent) + len(self._normal)
+    def adopt(self, other: Limiter) -> None:
+        """Go on with the budgets of another limiter, learned later."""
+        self._weight, self._requests, self._orders = other._weight, other._requests, other._orders
 
-    async def turn(self, weight: int, *, order: bool = False, urgent: bool = False) -> None:
-        """Wait until a request of this weight may go; `order`: it also counts as a new order."""
-        ahead = self._urgent if urgent else (self._urgent or self._normal)
-        if not ahead and self._take(weight, order, urgent):
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        (self._urgent if urgent else self._normal).append((turn, weight, order))
-        self._pump()
-        await turn
+    async def turn(self, weight: float, lane: Lane) -> None:
+        """Wait until a request of this weight may go.
 
-    def observe(self, headers: Mapping[str, str]) -> None:
-        """Correct the counts by what an answer says."""
+        Raises:
+            RateLimited: its turn does not come within the lane's patience.
+        """
         now = _now()
-        for budget in (*self.weight, *self.orders):
-            told = headers.get(budget.header) if budget.header is not None else None
-            if told is not None and told.isdigit():
-                budget.correct(int(told), now)
+        if not self._waiting and self._take(weight, lane, now):
+            return
+        blocked = max(self._blocked_until, self._orders_blocked_until if lane is Lane.ORDER else 0)
+        if blocked - now > PATIENCE_MS[lane]:
+            raise _limited(blocked)
+        ticket = _Ticket(weight, now + PATIENCE_MS[lane])
+        self._lanes[lane].append(ticket)
+        self._waiting += 1
+        self._health.queued += 1
+        self._pump()
+        try:
+            await ticket.turn
+        finally:
+            self._health.queued -= 1
+
+    def observe(self, headers: Mapping[str, str], sent_ms: int) -> None:
+        """Correct the counts by an answer's headers (names in lower case) to a request sent at `sent_ms`, our clock."""
+        now = _now() + self.skew_ms
+        for budgets in (self._weight, self._orders):
+            for budget in budgets:
+                told = headers.get(budget.header) if budget.header is not None else None
+                if told is not None and told.isdigit():
+                    budget.correct(int(told), sent_ms + self.skew_ms, now)
 
     def refused(self, until: int, *, orders_only: bool) -> None:
-        """The venue refused for rate reasons until then (ms since the epoch)."""
+        """The venue refused for rate reasons until then (ms since the epoch, our clock)."""
         if orders_only:
-            self.orders_blocked_until = max(self.orders_blocked_until, until)
+            self._orders_blocked_until = max(self._orders_blocked_until, until)
         else:
-            self.blocked_until = max(self.blocked_until, until)
+            self._blocked_until = max(self._blocked_until, until)
+        self._pump()
 
-    def _take(self, weight: int, order: bool, urgent: bool) -> bool:
-        now = _now()
-        if now < self.blocked_until or (order and now < self.orders_blocked_until):
-            return False
-        reserve = 0.0 if urgent else RESERVE
-        if not all(budget.fits(weight, now, reserve) for budget in self.weight):
-            return False
-        if order and not all(budget.fits(1, now, 0.0) for budget in self.orders):
-            return False
-        for budget in self.weight:
-            budget.take(weight, now)
-        if order:
-            for budget in self.orders:
-                budget.take(1, now)
-        return True
-
-    def _pump(self) -> None:
+    def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for lane, urgent in ((self._urgent, True), (self._normal, False)):
-            while lane:
-                turn, weight, order = lane[0]
-                if turn.done():
-                    lane.popleft()
-                elif self._take(weight, order, urgent):
-                    lane.popleft()
-                    turn.set_result(None)
+
+    def _take(self, weight: float, lane: Lane, now: int) -> bool:
+        if now < self._blocked_until:
+            return False
+        at = now + self.skew_ms
+        order = lane is Lane.ORDER
+        reserve = 0.0 if lane is Lane.URGENT else RESERVE
+        if order and (now < self._orders_blocked_until or not all(budget.fits(1, at) for budget in self._orders)):
+            return False
+        if not all(budget.fits(weight, at, reserve) for budget in self._weight):
+            return False
+        if not all(budget.fits(1, at, reserve) for budget in self._requests):
+            return False
+        for budget in self._weight:
+            budget.take(weight, at)
+        for budget in self._requests:
+            budget.take(1, at)
+        if order:
+            for budget in self._orders:
+                budget.take(1, at)
+        return True
+
+    def _pump(self) -> None:
+        """Let go who may; come back when that may change."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now, held = _now(), False
+        for lane, tickets in self._lanes.items():
+            while tickets:
+                ticket = tickets[0]
+                if ticket.turn.done():
+                    pass
+                elif not held and self._take(ticket.weight, lane, now):
+                    ticket.turn.set_result(None)
+                elif ticket.deadline <= now:
+                    ticket.turn.set_exception(_limited(self._free_at(now)))
                 else:
                     break
-            if lane:
-                break
-        if self.queued:
-            now = _now()
-            waits = [budget.next_window(now) for budget in (*self.weight, *self.orders)]
-            waits += [until for until in (self.blocked_until, self.orders_blocked_until) if until > now]
-            delay = max(min(waits, default=now + 1000) - now, 1) / 1000
-            self._timer = asyncio.get_running_loop().call_later(delay + 0.005, self._pump)
+                tickets.popleft()
+                self._waiting -= 1
+            held = held or (bool(tickets) and lane is Lane.URGENT)
+        blocked = max(self._blocked_until, self._orders_blocked_until)
+        self._health.limited_until = self._free_at(now) if self._waiting else blocked if blocked > now else None
+        if self._health.limited_until is not None:
+            deadlines = [tickets[0].deadline for tickets in self._lanes.values() if tickets]
+            wake = min([self._health.limited_until, *deadlines])
+            self._timer = asyncio.get_running_loop().call_later(max(wake - now, 1) / 1000, self._pump)
+
+    def _free_at(self, now: int) -> int:
+        """When somebody may go who may not go now: the end of a block, or the next window."""
+        blocks = [until for until in (self._blocked_until, self._orders_blocked_until) if until > now]
+        if blocks:
+            return min(blocks) + 1
+        at = now + self.skew_ms
+        windows = [budget.next_window(at) for budget in (*self._weight, *self._requests, *self._orders)]
+        return min(windows, default=at + 1000) - self.skew_ms + MARGIN_MS
 
 
-def of_binance(rate_limits: list[dict[str, object]]) -> Limiter:
+def of_binance(health: AdapterHealth, rate_limits: Sequence[object]) -> Limiter:
     """The limits that Binance's `exchangeInfo` lists."""
-    units = {"SECOND": (1000, "S"), "MINUTE": (60_000, "M"), "HOUR": (3_600_000, "H"), "DAY": (86_400_000, "D")}
-    limiter = Limiter()
+    units = {"SECOND": (1000, "s"), "MINUTE": (60_000, "m"), "HOUR": (3_600_000, "h"), "DAY": (86_400_000, "d")}
+    found: dict[str, list[Budget]] = {"REQUEST_WEIGHT": [], "RAW_REQUESTS": [], "ORDERS": []}
+    headers = {"REQUEST_WEIGHT": "x-mbx-used-weight-", "ORDERS": "x-mbx-order-count-"}
     for rule in rate_limits:
-        unit = units.get(str(rule.get("interval")))
-        if unit is None:
+        if not isinstance(rule, dict):
             continue
-        number, limit = int(str(rule.get("intervalNum", 1))), int(str(rule.get("limit", 0)))
-        span = f"{number}{unit[1]}".lower()
-        if rule.get("rateLimitType") == "REQUEST_WEIGHT":
-            limiter.weight.append(Budget(unit[0] * number, limit, f"x-mbx-used-weight-{span}"))
-        elif rule.get("rateLimitType") == "ORDERS":
-            limiter.orders.append(Budget(unit[0] * number, limit, f"x-mbx-order-count-{span}"))
-    return limiter
+        unit, kind = units.get(str(rule.get("interval"))), str(rule.get("rateLimitType"))
+        number, limit = str(rule.get("intervalNum", 1)), str(rule.get("limit", ""))
+        if unit is None or kind not in found or not number.isdigit() or not limit.isdigit():
+            continue
+        if int(number) > 0 and int(limit) > 0:
+            header = f"{headers[kind]}{number}{unit[1]}" if kind in headers else None
+            found[kind].append(Budget(unit[0] * int(number), int(limit), header))
+    return Limiter(health, weight=found["REQUEST_WEIGHT"], requests=found["RAW_REQUESTS"], orders=found["ORDERS"])
 
 
-def of_interval(milliseconds: float) -> Limiter:
-    """One request per so many ms on average, as ccxt's `rateLimit` says."""
-    limiter = Limiter()
-    limiter.weight.append(Budget(1000, max(int(1000 / milliseconds), 1) if milliseconds > 0 else 1000))
-    return limiter
+def of_interval(health: AdapterHealth, milliseconds: float) -> Limiter:
+    """One request of cost 1 per so many ms on average, as ccxt's `rateLimit` says."""
+    if milliseconds <= 0:
+        return Limiter(health)
+    interval = max(1000, int(milliseconds))
+    return Limiter(health, weight=[Budget(interval, interval / milliseconds)])
+
+
+def _limited(until: int) -> RateLimited:
+    return RateLimited("waits at the venue's rate limit", until=until)
 
 
 def _now() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import ccxt
 
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
-from schemas.market import MarketRules
+from schemas.market import BookLevel, MarketRules, OrderBook
 from schemas.terms import Side
 
 ZERO = Decimal(0)
@@ -46,6 +47,15 @@ def number(value: Any) -> Decimal | None:
     return found if found.is_finite() else None
 
 
+def order_book(raw: Mapping[str, Any], symbol: str, depth: int) -> OrderBook:
+    """A book of Binance's or ccxt's, best levels first."""
+
+    def levels(rows: Any) -> tuple[BookLevel, ...]:
+        return tuple(BookLevel(Decimal(str(row[0])), Decimal(str(row[1]))) for row in rows[:depth])
+
+    return OrderBook(symbol=symbol, bids=levels(raw["bids"]), asks=levels(raw["asks"]), received_at=time.monotonic())
+
+
 def _side(value: Any) -> Side | None:
     text = str(value).lower()
     return Side(text) if text in ("buy", "sell") else None
@@ -58,9 +68,13 @@ def _text(value: Any) -> str | None:
 # --- Binance's own JSON ---------------------------------------------------------------------------------------------
 
 
-def binance_order(raw: Mapping[str, Any], symbol: str, *, canceled: bool = False) -> VenueOrder:
-    """An order of REST: the answer to a create, a question or (`canceled`) a cancel."""
-    client_id = raw.get("origClientOrderId") if canceled else raw.get("clientOrderId")
+def binance_order(raw: Mapping[str, Any], symbol: str, *, canceled: str | None = None) -> VenueOrder:
+    """An order of REST: the answer to a create, to a question, or to the cancel of the order of that client id.
+
+    Raises:
+        KeyError, TypeError, ValueError, ArithmeticError: it cannot be understood.
+    """
+    client_id = (raw.get("origClientOrderId") or canceled) if canceled is not None else raw.get("clientOrderId")
     order_id, side = _text(raw.get("orderId")), _side(raw.get("side"))
     at = raw.get("updateTime") or raw.get("transactTime") or raw.get("time")
     fills = [
@@ -72,7 +86,7 @@ def binance_order(raw: Mapping[str, Any], symbol: str, *, canceled: bool = False
             quantity=Decimal(fill["qty"]),
             fee=Decimal(fill.get("commission") or 0),
             fee_asset=_text(fill.get("commissionAsset")),
-            maker=False,
+            maker=False,  # what trades before it rests takes
             timestamp=int(at or 0),
             venue_order_id=order_id,
             client_order_id=_text(client_id),
@@ -87,7 +101,7 @@ def binance_order(raw: Mapping[str, Any], symbol: str, *, canceled: bool = False
         status=_BINANCE_STATUS.get(str(raw.get("status"))),
         quantity=number(raw.get("origQty")),
         filled=number(raw.get("executedQty")),
-        price=number(raw.get("price")),
+        price=number(raw.get("price")) or None,
         side=side,
         timestamp=int(at) if at else None,
         fills=tuple(fills),
@@ -138,7 +152,7 @@ def binance_report(event: Mapping[str, Any], symbol: str) -> tuple[VenueOrder, V
         status=_BINANCE_STATUS.get(str(event.get("X"))),
         quantity=number(event.get("q")),
         filled=number(event.get("z")),
-        price=number(event.get("p")),
+        price=number(event.get("p")) or None,
         side=side,
         timestamp=at,
         reason=str(reason) if reason not in (None, "", "NONE") else None,
@@ -149,7 +163,7 @@ def binance_report(event: Mapping[str, Any], symbol: str) -> tuple[VenueOrder, V
 # --- ccxt's unified structures --------------------------------------------------------------------------------------
 
 
-def unified_order(raw: Mapping[str, Any], symbol: str, client_id: str | None = None) -> VenueOrder:
+def unified_order(raw: Mapping[str, Any], symbol: str) -> VenueOrder:
     """An order as ccxt tells it. `closed` with something missing is a cancel, where the venue does not tell them apart."""
     status = _STATUS.get(str(raw.get("status")))
     quantity, filled = number(raw.get("amount")), number(raw.get("filled"))
@@ -159,12 +173,12 @@ def unified_order(raw: Mapping[str, Any], symbol: str, client_id: str | None = N
     trades = [unified_trade(trade, symbol) for trade in raw.get("trades") or () if trade.get("id") is not None]
     return VenueOrder(
         symbol=symbol,
-        client_order_id=_text(raw.get("clientOrderId")) or client_id,
+        client_order_id=_text(raw.get("clientOrderId")),
         venue_order_id=_text(raw.get("id")),
         status=status,
         quantity=quantity,
         filled=filled,
-        price=number(raw.get("price")),
+        price=number(raw.get("price")) or None,
         side=_side(raw.get("side")),
         timestamp=int(at) if at else None,
         fills=tuple(trade for trade in trades if trade is not None),
@@ -191,6 +205,14 @@ def unified_trade(raw: Mapping[str, Any], symbol: str) -> VenueFill | None:
         venue_order_id=_text(raw.get("order")),
         client_order_id=_text(raw.get("clientOrderId")),
     )
+
+
+def tradable(market: Mapping[str, Any]) -> bool:
+    """Whether quantities of a market are quantities of its base: spot, and contracts of one unit each."""
+    if market.get("spot"):
+        return True
+    whole = number(market.get("contractSize")) == 1 and bool(market.get("linear"))
+    return whole and bool(market.get("swap") or market.get("future"))
 
 
 def rules(market: Mapping[str, Any], precision_mode: int) -> MarketRules:

@@ -1,7 +1,7 @@
 """HTTP/1.1 over persistent connections, for requests that must leave at most once.
 
-A request is written in one piece on a connection of its own for the while. It is never sent again by this room, whatever happens; the
-error says whether any of it may have left.
+A request is written in one piece, on a connection that it has for itself until the answer is complete. Nothing is ever sent a second
+time in here; an error says whether any byte may have left. Urgent requests (cancels) do not wait for a connection behind others.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import asyncio
 import ssl
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import httptools
 
 MOST_CONNECTIONS = 64
+"""Connections to one host that ordinary requests may hold; urgent ones open more when these are taken."""
 IDLE_SECONDS = 15.0
 """An idle connection is not used after this: the server may be closing it just then."""
+LARGEST_ANSWER = 64 << 20
 
 
 class NotSent(Exception):
@@ -44,32 +47,42 @@ class _Connection(asyncio.Protocol):
     """One connection, one request at a time. Also the callbacks of the parser."""
 
     def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.idle_since = 0.0
+        self.idle_since = time.monotonic()
+        self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[Answer] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._chunks: list[bytes] = []
+        self._size = 0
         self._reason = ""
+        self._in_body = False
         self._reusable = True
 
     @property
+    def open(self) -> bool:
+        return self._reusable and self._transport is not None and not self._transport.is_closing()
+
+    @property
     def usable(self) -> bool:
-        transport = self.transport
-        fresh = time.monotonic() - self.idle_since < IDLE_SECONDS
-        return self._reusable and fresh and transport is not None and not transport.is_closing()
+        return self.open and time.monotonic() - self.idle_since < IDLE_SECONDS
 
     async def ask(self, request: bytes, seconds: float) -> Answer:
-        assert self.transport is not None
+        """Write a request and await its answer. Once this is called, bytes have left.
+
+        Raises:
+            NoAnswer
+        """
+        assert self._transport is not None
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
-        self.transport.write(request)
-        timer = loop.call_later(seconds, self._late, waiter, seconds)
+        self._in_body = False
+        self._transport.write(request)
+        timer = loop.call_later(seconds, self._fail, f"no answer within {seconds:g} s")
         try:
             answer: Answer = await waiter
             return answer
         except BaseException:
-            self.close()
+            self.close()  # an answer to this may still come, and must not be taken for another's
             raise
         finally:
             timer.cancel()
@@ -78,12 +91,8 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         self._reusable = False
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _late(self, waiter: asyncio.Future[Answer], seconds: float) -> None:
-        if not waiter.done():
-            waiter.set_exception(NoAnswer(f"no answer within {seconds:g} s"))
+        if self._transport is not None:
+            self._transport.abort()
 
     def _fail(self, reason: str) -> None:
         self._reusable = False
@@ -94,23 +103,26 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        self.idle_since = time.monotonic()
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"not an HTTP answer: {error}")
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(f"connection closed{f': {exc}' if exc else ''}")
+        if self._in_body and exc is None and self._headers.keys().isdisjoint(("content-length", "transfer-encoding")):
+            self._complete()  # an answer without a length ends with its connection
+        where = " in the middle of the answer" if self._in_body else ""
+        self._fail(f"connection closed{where}{f': {exc}' if exc else ''}")
 
     # httptools
 
     def on_message_begin(self) -> None:
-        self._headers, self._chunks, self._reason = {}, [], ""
+        self._headers, self._chunks, self._size, self._reason = {}, [], 0, ""
+        self._in_body = False
 
     def on_status(self, status: bytes) -> None:
         self._reason += status.decode("latin-1")
@@ -120,31 +132,98 @@ class _Connection(asyncio.Protocol):
         known = self._headers.get(key)
         self._headers[key] = text if known is None else f"{known}, {text}"
 
+    def on_headers_complete(self) -> None:
+        self._in_body = self._final()
+
     def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._size > LARGEST_ANSWER:
+            self._fail("the answer is too large")
+            self.close()
+            return
         self._chunks.append(body)
 
     def on_message_complete(self) -> None:
+        if self._final():
+            self._complete()
+
+    def _final(self) -> bool:
+        """Whether this is the final answer, not an interim one (100, 103)."""
+        return bool(self._parser.get_status_code() >= 200)
+
+    def _complete(self) -> None:
+        self._in_body = False
         if self._waiter is None or self._waiter.done():
             self.close()  # an answer to nothing: what follows on this connection cannot be trusted
             return
-        self._reusable = self._parser.should_keep_alive()
+        self._reusable = self._reusable and bool(self._parser.should_keep_alive())
         body = b"".join(self._chunks)
-        try:
-            body = _decompressed(body, self._headers.get("content-encoding", ""))
-        except zlib.error as error:
-            self._fail(f"broken content encoding: {error}")
-            return
+        encoding = self._headers.get("content-encoding")
+        if encoding is not None:
+            try:
+                body = _decompressed(body, encoding)
+            except zlib.error as error:
+                self._fail(f"broken content encoding: {error}")
+                return
         self._waiter.set_result(Answer(self._parser.get_status_code(), self._reason, self._headers, body))
 
 
+class _Host:
+    """Where requests of one origin go: its idle connections, and who waits for one."""
+
+    def __init__(self, origin: str) -> None:
+        parts = urlsplit(origin)
+        self.secure = parts.scheme == "https"
+        self.name = parts.netloc
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if self.secure else 80)
+        self.idle: list[_Connection] = []
+        self.busy = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, urgent: bool) -> None:
+        if not urgent and self.busy >= MOST_CONNECTIONS:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiting.append(turn)
+            try:
+                await turn  # whoever wakes us has handed its place over
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.leave()
+                raise
+            return
+        self.busy += 1
+
+    def leave(self) -> None:
+        while self.busy <= MOST_CONNECTIONS and self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.busy -= 1
+
+    def take_idle(self) -> _Connection | None:
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.usable:
+                return connection
+            connection.close()
+        return None
+
+    def put_back(self, connection: _Connection) -> None:
+        if connection.open and len(self.idle) < MOST_CONNECTIONS:
+            self.idle.append(connection)
+        else:
+            connection.close()
+
+
 class Transport:
-    """Connections to any number of hosts, at most `MOST_CONNECTIONS` to each."""
+    """Connections to any number of hosts."""
 
     def __init__(self, *, connect_seconds: float = 5.0) -> None:
         self._connect_seconds = connect_seconds
-        self._idle: dict[str, list[_Connection]] = {}
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._tls = ssl.create_default_context()
+        self._hosts: dict[str, _Host] = {}
+        self._tls: ssl.SSLContext | None = None
 
     async def request(
         self,
@@ -155,66 +234,70 @@ class Transport:
         *,
         seconds: float,
         before_send: Callable[[], None],
+        urgent: bool = False,
     ) -> Answer:
         """Send a request, once. `before_send` is called directly before the bytes are written; what it raises stops that.
 
         Raises:
             NotSent: no byte left. NoAnswer: some did, and no complete answer came.
         """
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        payload = _payload(method, url[len(origin) :] or "/", parts.netloc, headers, body)
-        slot = self._slots.get(origin)
-        if slot is None:
-            slot = self._slots[origin] = asyncio.Semaphore(MOST_CONNECTIONS)
-        async with slot:
-            connection = await self._connection(origin, parts.scheme, parts.hostname or "", parts.port)
-            before_send()
+        end = url.find("/", url.find("://") + 3)
+        origin, target = (url, "/") if end < 0 else (url[:end], url[end:])
+        host = self._hosts.get(origin)
+        if host is None:
+            host = self._hosts[origin] = _Host(origin)
+        payload = _payload(method, target, host.name, headers, body)
+        await host.enter(urgent)
+        try:
+            connection = host.take_idle() or await self._connect(host)
+            try:
+                before_send()
+            except BaseException:
+                host.put_back(connection)
+                raise
             answer = await connection.ask(payload, seconds)
-            if connection.usable:
-                self._idle.setdefault(origin, []).append(connection)
-            else:
-                connection.close()
+            host.put_back(connection)
             return answer
+        finally:
+            host.leave()
 
     async def close(self) -> None:
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
+        for host in self._hosts.values():
+            while host.idle:
+                host.idle.pop().close()
         await asyncio.sleep(0)
 
-    async def _connection(self, origin: str, scheme: str, host: str, port: int | None) -> _Connection:
-        idle = self._idle.get(origin)
-        while idle:
-            connection = idle.pop()
-            if connection.usable:
-                return connection
-            connection.close()
-        secure = scheme == "https"
+    async def _connect(self, host: _Host) -> _Connection:
+        if host.secure and self._tls is None:
+            self._tls = ssl.create_default_context()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await loop.create_connection(
-                    _Connection, host, port or (443 if secure else 80), ssl=self._tls if secure else None
+                    _Connection, host.host, host.port, ssl=self._tls if host.secure else None
                 )
         except TimeoutError:
-            raise NotSent(f"no connection to {host} within {self._connect_seconds:g} s") from None
-        except OSError as error:
-            raise NotSent(f"no connection to {host}: {error.strerror or error}") from error
+            raise NotSent(f"no connection to {host.name} within {self._connect_seconds:g} s") from None
+        except (OSError, UnicodeError) as error:
+            raise NotSent(f"no connection to {host.name}: {getattr(error, 'strerror', None) or error}") from error
+        if not connection.open:
+            raise NotSent(f"{host.name} closed the connection at once")
         return connection
 
 
 def _payload(method: str, target: str, host: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    lines = [f"{method} {target} HTTP/1.1\r\nHost: {host}"]
     for name, value in headers.items():
-        text = f"{name}: {value}"
-        if "\r" in text or "\n" in text:
-            raise NotSent(f"the header {name!r} holds a line break")
-        lines.append(text)
+        lines.append(f"{name}: {value}")
     if body is not None or method in ("POST", "PUT"):
         lines.append(f"Content-Length: {len(body or b'')}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + (body or b"")
+    head = "\r\n".join(lines)
+    if head.count("\r\n") != len(lines) or head.count("\n") != len(lines):
+        raise NotSent("a line break inside the request line or a header")
+    try:
+        return head.encode("latin-1") + b"\r\n\r\n" + (body or b"")
+    except UnicodeEncodeError:
+        raise NotSent("a character outside latin-1 in the request line or a header") from None
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes:

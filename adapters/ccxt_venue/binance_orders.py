@@ -1,0 +1,178 @@
+"""Orders and trades on Binance spot: its own requests and JSON, so that no number passes through anything but its text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from adapters.base import ApprovedOrder, Balance, OrderUnknown, Unknown, VenueFill, VenueOrder
+from adapters.ccxt_venue import parsing
+from adapters.ccxt_venue.limiter import Lane
+from adapters.ccxt_venue.requests import Requests
+from schemas.exact_json import plain
+from schemas.market import OrderBook
+from schemas.terms import OrderType, TimeInForce
+
+PAGE = 1000
+DAY_MS = 86_400_000
+MOST_PAGES = 10_000
+
+
+class BinanceOrders:
+    def __init__(self, exchange: Any, requests: Requests, *, window_ms: int) -> None:
+        self._exchange = exchange
+        self._ask = requests.ask
+        self._unreadable = requests.unreadable
+        self._window = window_ms
+
+    async def place(self, order: ApprovedOrder, before_send: Callable[[], None] | None) -> VenueOrder:
+        request: dict[str, Any] = {
+            "symbol": self._id(order.symbol),
+            "side": order.side.value.upper(),
+            "type": "MARKET",
+            "quantity": plain(order.quantity),
+            "newClientOrderId": order.client_order_id,
+            "newOrderRespType": "FULL",
+            "recvWindow": self._window,
+        }
+        if order.order_type is OrderType.LIMIT:
+            assert order.price is not None
+            request["price"] = plain(order.price)
+            if order.post_only or order.time_in_force is TimeInForce.PO:
+                request["type"] = "LIMIT_MAKER"
+            else:
+                request["type"] = "LIMIT"
+                instant = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+                request["timeInForce"] = order.time_in_force.value if instant else "GTC"
+        raw = await self._ask("create", Lane.ORDER, self._exchange.privatePostOrder(request), before_send=before_send)
+        if not isinstance(raw, dict) or not raw.get("orderId"):
+            raise self._unreadable("to the order holds no order id")
+        return self._read(raw, order.symbol, order.client_order_id)
+
+    async def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
+        request = self._named(symbol, client_order_id, venue_order_id)
+        raw = await self._ask("cancel", Lane.URGENT, self._exchange.privateDeleteOrder(request))
+        if not isinstance(raw, dict):
+            raise self._unreadable("to the cancel is not about an order")
+        if raw.get("status") is None:
+            return None
+        try:
+            return parsing.binance_order(raw, symbol, canceled=client_order_id)
+        except (KeyError, ValueError, TypeError, ArithmeticError):
+            raise self._unreadable("to the cancel cannot be understood") from None
+
+    async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
+        request = self._named(symbol, client_order_id, venue_order_id)
+        try:
+            raw = await self._ask("read", Lane.URGENT, self._exchange.privateGetOrder(request))
+        except OrderUnknown:
+            return None
+        if not isinstance(raw, dict) or not raw.get("orderId"):
+            raise self._unreadable("to the question for an order holds no order id")
+        return self._read(raw, symbol, client_order_id)
+
+    async def open_orders(self, symbol: str | None) -> list[VenueOrder]:
+        request = {"symbol": self._id(symbol)} if symbol is not None else {}
+        rows = self._rows(await self._ask("read", Lane.READ, self._exchange.privateGetOpenOrders(request)))
+        try:
+            return [parsing.binance_order(row, self._symbol(row)) for row in rows]
+        except (KeyError, ValueError, TypeError, ArithmeticError):
+            raise self._unreadable("to the question for open orders cannot be understood") from None
+
+    async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]:
+        """All trades of an order, or since a time; by ascending trade id. Without either: the newest page."""
+        request: dict[str, Any] = {"symbol": self._id(symbol), "limit": PAGE}
+        if venue_order_id is not None:
+            first = await self._trades(symbol, {**request, "orderId": venue_order_id})
+            request["orderId"] = venue_order_id
+        elif since_ms is not None:
+            first = await self._first_since(symbol, request, since_ms)
+        else:
+            return await self._trades(symbol, request)
+        found = {fill.trade_id: fill for fill in first}
+        page = first
+        for _ in range(MOST_PAGES):
+            if not _full(page):
+                break
+            page = await self._trades(symbol, {**request, "fromId": int(page[-1].trade_id) + 1})
+            known = len(found)
+            found |= {fill.trade_id: fill for fill in page}
+            if len(found) == known:
+                break
+        return [
+            fill
+            for fill in sorted(found.values(), key=lambda fill: int(fill.trade_id))
+            if venue_order_id in (None, fill.venue_order_id) and fill.timestamp >= (since_ms or 0)
+        ]
+
+    async def _first_since(self, symbol: str, request: dict[str, Any], since_ms: int) -> list[VenueFill]:
+        """The first page since a time. A question by time spans at most a day; one by trade id has no such bound."""
+        now = time.time_ns() // 1_000_000
+        start = max(since_ms, now - 90 * DAY_MS)
+        while True:
+            last = start + DAY_MS > now
+            span = {"startTime": start} if last else {"startTime": start, "endTime": start + DAY_MS - 1}
+            page = await self._trades(symbol, {**request, **span})
+            if last:
+                return page
+            if page:
+                return page if _full(page) else await self._trades(symbol, {**request, "fromId": int(page[0].trade_id)})
+            start += DAY_MS
+
+    async def _trades(self, symbol: str, request: dict[str, Any]) -> list[VenueFill]:
+        rows = self._rows(await self._ask("read", Lane.URGENT, self._exchange.privateGetMyTrades(request)))
+        try:
+            return sorted((parsing.binance_trade(row, symbol) for row in rows), key=lambda fill: int(fill.trade_id))
+        except (KeyError, ValueError, TypeError, ArithmeticError):
+            raise self._unreadable("to the question for trades cannot be understood") from None
+
+    async def order_book(self, symbol: str, depth: int) -> OrderBook:
+        request = {"symbol": self._id(symbol), "limit": depth}
+        raw = await self._ask("read", Lane.READ, self._exchange.publicGetDepth(request))
+        try:
+            return parsing.order_book(raw, symbol, depth)
+        except (KeyError, ValueError, TypeError, ArithmeticError, IndexError):
+            raise self._unreadable("is not an order book") from None
+
+    async def balances(self) -> list[Balance]:
+        raw = await self._ask("read", Lane.READ, self._exchange.privateGetAccount({"omitZeroBalances": "true"}))
+        rows = self._rows(raw.get("balances") if isinstance(raw, dict) else None)
+        return [
+            Balance(
+                asset=str(row.get("asset")),
+                free=parsing.number(row.get("free")) or parsing.ZERO,
+                used=parsing.number(row.get("locked")) or parsing.ZERO,
+            )
+            for row in rows
+        ]
+
+    def _read(self, raw: dict[str, Any], symbol: str, client_order_id: str) -> VenueOrder:
+        try:
+            order = parsing.binance_order(raw, symbol)
+        except (KeyError, ValueError, TypeError, ArithmeticError):
+            raise self._unreadable("about the order cannot be understood") from None
+        if order.client_order_id not in (None, client_order_id):
+            raise Unknown(f"asked about {client_order_id}, the venue answers about {order.client_order_id}")
+        return order
+
+    def _named(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> dict[str, Any]:
+        named = {"orderId": venue_order_id} if venue_order_id is not None else {"origClientOrderId": client_order_id}
+        return {"symbol": self._id(symbol), **named, "recvWindow": self._window}
+
+    def _rows(self, rows: Any) -> list[dict[str, Any]]:
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._unreadable("is not a list")
+        return rows
+
+    def _id(self, symbol: str) -> str:
+        return str(self._exchange.markets[symbol]["id"])
+
+    def _symbol(self, row: dict[str, Any]) -> str:
+        market = self._exchange.markets_by_id.get(row.get("symbol"))
+        return str(market[0]["symbol"]) if market else str(row.get("symbol"))
+
+
+def _full(page: list[VenueFill]) -> bool:
+    """Whether more may follow: a page that ends at a round number, since a venue's page may be shorter than was asked for."""
+    return len(page) > 0 and len(page) % 100 == 0
