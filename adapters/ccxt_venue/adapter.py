@@ -38,6 +38,14 @@ from schemas.terms import OrderType
 
 log = structlog.get_logger(__name__)
 
+_VARIABLES = {
+    "apiKey": "API_KEY",
+    "secret": "API_SECRET",
+    "password": "API_PASSWORD",
+    "walletAddress": "API_KEY",
+    "privateKey": "API_SECRET",
+}
+"""The variable, after the venue's name, of each of ccxt's credentials."""
 _BINANCE_SPOT = ("binance", "binanceus")
 
 
@@ -102,16 +110,11 @@ class CcxtAdapter:
             raise
 
     async def _start(self) -> None:
-        self._check_credentials()
         dialect, endpoint = self._dialect, self._endpoint
         self._exchange = exchange = ccxt_exchange.build(
-            endpoint,
-            dialect,
-            self._credentials,
-            timeout=self._timeout,
-            transport=self._transport,
-            limiter=self._limiter,
+            endpoint, dialect, timeout=self._timeout, transport=self._transport, limiter=self._limiter
         )
+        self._take_credentials()
         if dialect.expiry_option is not None:
             exchange.options[dialect.expiry_option] = self._ttl
         lacking = missing(exchange, dialect)
@@ -139,14 +142,22 @@ class CcxtAdapter:
         self._limiter.close()
         await self._transport.close()
 
-    def _check_credentials(self) -> None:
-        needed = {"apiKey": "API_KEY", "secret": "API_SECRET"}
-        if ccxt_exchange.needs_password(self._endpoint):
-            needed["password"] = "API_PASSWORD"  # noqa: S105 - the name of a variable
+    def _take_credentials(self) -> None:
+        """Give the exchange what it signs with, by the names that it has for them."""
+        exchange, given = self._exchange, self._credentials
+        required = [name for name, needed in exchange.requiredCredentials.items() if needed]
+        strange = [name for name in required if name not in _VARIABLES]
+        if strange:
+            raise NotReady(f"ccxt's {exchange.id} needs {', '.join(strange)}, which this version has no setting for")
+        wanted = {_VARIABLES[name] for name in required} | {_VARIABLES["apiKey"], _VARIABLES["secret"]}
+        values = {_VARIABLES[name]: value for name, value in given.items() if value and name in _VARIABLES}
         prefix = "".join(c if c.isalnum() else "_" for c in self.name.upper())
-        absent = [f"{prefix}_{name}" for key, name in needed.items() if not self._credentials.get(key)]
+        absent = [f"{prefix}_{variable}" for variable in sorted(wanted) if variable not in values]
         if absent:
             raise NotReady(f"no credentials: set {' and '.join(absent)} (or each as ..._FILE, the path of a file)")
+        for name, variable in _VARIABLES.items():
+            if variable in values and (name in required or name in given):
+                setattr(exchange, name, values[variable])
 
     async def _load(self) -> None:
         exchange = self._exchange
@@ -182,9 +193,10 @@ class CcxtAdapter:
                 log.warning("the account cannot be read", venue=self.name, error=str(error))
                 await self.open_orders()
         except CredentialsRefused as error:
-            by_secret = "the signature: check the API secret"
-            by_key = "the API key: check it, its permissions and the addresses it is bound to"
-            raise NotReady(f"it refuses {by_secret if error.code == '-1022' else by_key} ({error})") from error
+            what = "the API key: check it, its permissions and the addresses it is bound to"
+            if error.code == "-1022":
+                what = "the signature: check the API secret"
+            raise NotReady(f"it refuses {what} ({error})") from error
         except ClockSkew as error:
             raise NotReady(f"it refuses our clock: synchronise it (NTP) ({error})") from error
         except AdapterError as error:
@@ -250,9 +262,9 @@ class CcxtAdapter:
 
     async def run_stream(self, sink: UpdateSink) -> None:
         """See `Adapter.run_stream`."""
-        binance = self._endpoint.exchange in _BINANCE_SPOT
-        has = self._exchange.has
-        if not binance and not (has.get("watchOrders") or has.get("watchMyTrades")):
+        orders, has = self._orders, self._exchange.has
+        told = orders.told if isinstance(orders, UnifiedOrders) else None
+        if told is not None and not (has.get("watchOrders") or has.get("watchMyTrades")):
             self.health.stream_supported = False
             return
-        await Stream(self.name, self._exchange, self.health, binance=binance).run(sink)
+        await Stream(self.name, self._exchange, self._requests, self.health, told=told).run(sink)

@@ -72,16 +72,8 @@ current: ContextVar[Call | None] = ContextVar("call", default=None)
 """The call on whose behalf ccxt sends."""
 
 
-def build(
-    endpoint: Endpoint,
-    dialect: Dialect,
-    credentials: Mapping[str, str],
-    *,
-    timeout: float,
-    transport: Transport,
-    limiter: Limiter,
-) -> Any:
-    """A ccxt.pro exchange for an endpoint. `credentials` by ccxt's names; `timeout` in seconds."""
+def build(endpoint: Endpoint, dialect: Dialect, *, timeout: float, transport: Transport, limiter: Limiter) -> Any:
+    """A ccxt.pro exchange for an endpoint; `timeout` in seconds."""
     base = getattr(ccxt.pro, endpoint.exchange)
     local = endpoint.where == "url"
 
@@ -124,7 +116,6 @@ def build(
     OnTransport.__name__ = base.__name__
     exchange = OnTransport(
         {
-            **credentials,
             "enableRateLimit": True,
             "timeout": int(timeout * 1000),
             "newUpdates": True,
@@ -148,11 +139,6 @@ def build(
     if _proxied(exchange.urls["api"] if isinstance(exchange.urls["api"], str) else "https://exchange.invalid"):
         log.warning("requests go through the proxy of the environment, by ccxt's slower client", venue=endpoint.name)
     return exchange
-
-
-def needs_password(endpoint: Endpoint) -> bool:
-    """Whether the exchange's keys have a password (passphrase) beside the secret."""
-    return bool(getattr(ccxt.pro, endpoint.exchange)().requiredCredentials.get("password"))
 
 
 def redirect(urls: dict[str, Any], base: str) -> None:
