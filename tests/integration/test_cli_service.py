@@ -163,8 +163,13 @@ async def test_a_reader_that_closes_the_pipe_ends_the_tail_cleanly(system: Syste
     )
     assert process.stderr is not None
     await process.stderr.readline()
-    await console("submit", "-", stdin=json.dumps(signal_of("now", order_type="market", price=None)))
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    ended = asyncio.create_task(process.communicate())
+    for number in range(20):  # the pipe is found closed at the next event after `head` has ended
+        await system.signal(f"now-{number}")
+        await asyncio.wait([ended], timeout=1.0)
+        if ended.done():
+            break
+    out, err = await asyncio.wait_for(ended, 10)
     first, code = out.decode().splitlines()
     assert json.loads(first)["event_type"] == "order.accepted"
     assert code == "code 1"
