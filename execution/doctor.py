@@ -165,7 +165,7 @@ async def _pubsub(settings: Settings) -> Finding:
 async def _venues(settings: Settings) -> AsyncIterator[Finding]:
     if not settings.adapter_endpoints:
         return
-    from adapters.base import NotReady
+    from adapters.base import AdapterError
     from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 
     try:
@@ -188,7 +188,7 @@ async def _venues(settings: Settings) -> AsyncIterator[Finding]:
         )
         try:
             await adapter.start()
-        except NotReady as error:
+        except AdapterError as error:
             yield Finding("down", check, str(error))
         else:
             yield Finding("ok", check, f"{len(adapter.symbols())} symbols, the credentials are accepted")
