@@ -15,6 +15,7 @@ import pytest
 from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
+from execution.embedded.pubsub.process import PubSubProcess
 from execution.pubsub import rpc
 from execution.pubsub.channel import PubSubChannel, connect
 from execution.pubsub.message import IncomingMessage
@@ -85,8 +86,7 @@ async def server_host(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     if request.param == "official":
         yield request.getfixturevalue("official_host")
         return
-    embedded = pytest.importorskip("execution.embedded.pubsub")
-    async with embedded.EmbeddedPubSub() as server:
+    async with await PubSubProcess.start() as server:
         yield server.host
 
 
@@ -121,6 +121,7 @@ class FaultProxy:
     Attributes:
         host: `host:port` to connect to.
         refusing: new connections are closed at once.
+        accepted: connections so far.
     """
 
     def __init__(self, target: str) -> None:
