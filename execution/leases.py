@@ -106,18 +106,23 @@ class ShardLeases:
                 self._lose(lease.shard)
             elif entries and lease.shard not in self._giving:
                 self._start(self._inbox(lease.shard))
-        await self._heartbeat()
+        await self._register()
         await self._balance()
+        await self._pulse()
         self.last_beat = time.monotonic()
         self._metrics.shards_owned(len(self._owned))
 
-    async def _heartbeat(self) -> None:
+    async def _pulse(self) -> None:
         """Written only after the leases were renewed: the pulse says that this replica can act, not merely that it runs."""
         now = await self._store.server_time_ms()
         beat = {"instance": self._instance, "timestamp": now, "shards": sorted(self._owned), **self._describe()}
         await self._store.call(
             "SET", keys.heartbeat(self._instance), exact_json.encode(beat), "PX", int(self._ttl * 2000)
         )
+
+    async def _register(self) -> None:
+        """Be counted among the replicas alive, and count them."""
+        now = await self._store.server_time_ms()
         await self._store.call("ZADD", keys.REPLICAS, now, self._instance)
         await self._store.call("ZREMRANGEBYSCORE", keys.REPLICAS, "-inf", int(now - self._ttl * 1500))
         self.replicas = int(await self._store.call("ZCARD", keys.REPLICAS))
@@ -135,6 +140,7 @@ class ShardLeases:
             return
         # Start at a place of our own, so that replicas starting together do not all ask for the same shards.
         offset = hash(self._instance) % count
+        taken: list[int] = []
         for step in range(count):
             shard = (offset + step) % count
             if shard in self._owned:
@@ -144,12 +150,14 @@ class ShardLeases:
                 continue
             self._owned[shard] = lease
             self._start(self._take(lease))
-            missing -= 1
-            if missing <= 0:
-                return
+            taken.append(shard)
+            if len(taken) >= missing:
+                break
+        if taken:
+            log.info("shards acquired", shards=sorted(taken), owned=len(self._owned))
 
     async def _take(self, lease: Lease) -> None:
-        log.info("shard acquired", shard=lease.shard, epoch=lease.epoch)
+        log.debug("shard acquired", shard=lease.shard, epoch=lease.epoch)
         try:
             await self._acquired(lease)
             await self._inbox(lease.shard)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from execution.embedded.pubsub.process import PubSubProcess
 from execution.embedded.redis_server import EmbeddedRedis
 from execution.store import Store
 from tests.official_pubsub import OfficialPubSub
@@ -58,7 +59,19 @@ def official_pubsub() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def embedded_pubsub() -> Iterator[str]:
+    """Our own emulator, as a process."""
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(PubSubProcess.start())
+    yield server.host
+    loop.run_until_complete(server.stop())
+    loop.close()
+
+
 @pytest.fixture
-def pubsub_host(official_pubsub: str) -> str:
-    """A Pub/Sub server for tests of the whole service."""
-    return official_pubsub
+def pubsub_host(request: pytest.FixtureRequest) -> str:
+    """A Pub/Sub server for tests of the whole service: our emulator, or Google's where a test asks for both."""
+    kind = getattr(request, "param", "embedded")
+    host: str = request.getfixturevalue(f"{kind}_pubsub")
+    return host

@@ -20,6 +20,11 @@ from tests.system import System, venue
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
+ON_BOTH = pytest.mark.parametrize(
+    "pubsub_host", ["embedded", pytest.param("official", marks=pytest.mark.official_emulator)], indirect=True
+)
+"""On our emulator and, where it is installed, on Google's."""
+
 
 @pytest.fixture
 async def system(redis_url: str, pubsub_host: str, tmp_path: Path) -> AsyncIterator[System]:
@@ -28,6 +33,7 @@ async def system(redis_url: str, pubsub_host: str, tmp_path: Path) -> AsyncItera
         yield started
 
 
+@ON_BOTH
 async def test_from_signal_to_events(system: System) -> None:
     replica = await system.replica()
     minimum = (
@@ -65,10 +71,11 @@ async def test_from_signal_to_events(system: System) -> None:
 
 async def test_every_way_an_order_can_go(system: System) -> None:
     await system.replica()
+    await system.signal("maker", price=50_300, post_only=True)
+    assert "match" in str((await system.told("maker", "rejected")).reason)
     await system.signal("rests", price=49_000)
     await system.signal("ioc", price=50_250, quantity=2000, time_in_force="IOC")
     await system.signal("fok", price=50_250, quantity=2000, time_in_force="FOK")
-    await system.signal("maker", price=50_300, post_only=True)
     await system.signal("po", price=49_000, time_in_force="PO")
     expires_at = int(time.time() * 1000) + 1500
     await system.signal("gtd", price=49_000, time_in_force="GTD", expires_at=expires_at)
@@ -76,7 +83,6 @@ async def test_every_way_an_order_can_go(system: System) -> None:
     await system.told("ioc", "expired")
     assert system.events("ioc")[-1].filled_quantity == 1000
     assert (await system.told("fok", "expired")).filled_quantity == 0
-    assert "match" in str((await system.told("maker", "rejected")).reason)
     gtd = await system.told("gtd", "expired")
     assert gtd.timestamp >= expires_at
     for name in ("rests", "po", "poor"):
@@ -86,6 +92,7 @@ async def test_every_way_an_order_can_go(system: System) -> None:
     await system.agrees()
 
 
+@ON_BOTH
 async def test_cancel_and_amend_by_command(system: System) -> None:
     await system.replica()
     await system.signal("one", price=49_900, quantity=2)
@@ -103,6 +110,7 @@ async def test_cancel_and_amend_by_command(system: System) -> None:
     await system.agrees()
 
 
+@ON_BOTH
 async def test_bad_input_is_refused_by_field_and_reason(system: System) -> None:
     await system.replica()
     cases: dict[str, tuple[dict[str, Any], str]] = {
@@ -193,6 +201,7 @@ async def test_cancels_whose_answer_is_lost(system: System) -> None:
     await system.agrees()
 
 
+@ON_BOTH
 async def test_two_replicas_and_one_is_killed(system: System) -> None:
     first = await system.replica()
     second = await system.replica()
@@ -285,6 +294,7 @@ async def test_killed_while_canceling(system: System) -> None:
     await system.agrees()
 
 
+@ON_BOTH
 async def test_the_messages_again_and_in_another_order(system: System) -> None:
     await system.replica()
     signals = [
