@@ -21,7 +21,6 @@ from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from execution import failpoints, logs
 from execution.accept import Acceptor
 from execution.commands import Commands
-from execution.credentials import Credentials
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.health import ComponentHealth, HealthReport
 from execution.http_server import HttpServer
@@ -44,6 +43,7 @@ from execution.pubsub import (
     topic_name,
 )
 from execution.pubsub.errors import PubSubError
+from execution.pubsub.library_subscriber import LibrarySubscriber
 from execution.reconcile import Reconciler
 from execution.runner import Runner
 from execution.settings import Settings
@@ -114,7 +114,7 @@ class Daemon:
         self._channel: PubSubChannel | None = None
         self._http: HttpServer | None = None
         self._adapters: dict[str, Adapter] = {}
-        self._subscribers: dict[str, Subscriber] = {}
+        self._subscribers: dict[str, Subscriber | LibrarySubscriber] = {}
         self._loop_seen = time.monotonic()
 
     # --- starting ---------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Daemon:
         settings = self.settings
         try:
             adapters = self._build_adapters()
-            self._http = HttpServer(settings.host, settings.port, self.metrics, self.health)
+            self._http = HttpServer(settings.host, settings.port, self.metrics, self.health, api_keys=settings.keys())
             self.http_port = await self._http.start()
             store = await self._open_store()
             channel = await self._open_pubsub()
@@ -149,9 +149,10 @@ class Daemon:
         settings = self.settings
         adapters: dict[str, Adapter] = {}
         for endpoint in parse_endpoints(settings.adapter_endpoints):
+            credentials = settings.credentials(endpoint.name)
             adapters[endpoint.name] = CcxtAdapter(
                 endpoint,
-                _keys(settings.credentials(endpoint.name)),
+                credentials.for_ccxt() if credentials is not None else None,
                 request_ttl_ms=int(settings.request_ttl * 1000),
                 clock_bound_ms=settings.clock_bound_ms,
             )
@@ -292,7 +293,8 @@ class Daemon:
     def _subscribe(self, setting: str, handler: Any, most: int) -> None:
         assert self._channel is not None
         name = subscription_name(self.settings.google_cloud_project, setting)
-        subscriber = Subscriber(self._channel, name, handler, max_outstanding=most)
+        made = LibrarySubscriber if self.settings.subscriber == "library" else Subscriber
+        subscriber = made(self._channel, name, handler, max_outstanding=most)
         self._subscribers[setting] = subscriber
         self._watch(f"subscriber of {setting}", subscriber.run())
 
@@ -332,8 +334,10 @@ class Daemon:
             signals = self._subscribers.get(self.settings.signals_subscription)
             if signals is not None:
                 metrics.subscriber(signals.status.connected, signals.outstanding, signals.status.oldest_unacked_age)
+            unknown = runner.unknown_children()
             for name, adapter in self._adapters.items():
                 metrics.venue(name, adapter.health)
+                metrics.unknown_children(name, unknown[name])
             await asyncio.sleep(0.5)
 
     async def _shard_acquired(self, lease: Lease) -> None:
@@ -492,14 +496,6 @@ class Daemon:
         if self._embedded is not None:
             await self._embedded.stop()
         log.info("stopped", seconds=round(time.monotonic() - started, 2))
-
-
-def _keys(credentials: Credentials | None) -> dict[str, str] | None:
-    """Credentials by ccxt's names."""
-    if credentials is None:
-        return None
-    named = {"apiKey": credentials.api_key, "secret": credentials.api_secret}
-    return named | ({"password": credentials.api_password} if credentials.api_password is not None else {})
 
 
 class DeadLetters:

@@ -180,7 +180,7 @@ class OrderState:
         if quantity < bound:
             return "quantity", f"{quantity:f} is below the {bound:f} that has filled or may have"
         if (quantity, price) == (parent.quantity, parent.price):
-            return None
+            return "quantity" if command.quantity is not None else "price", "the order has these terms already"
         if quantity > bound:
             rounded = self.rules.round_price(price, parent.side) if price is not None else None
             rest = self.rules.round_quantity(quantity - bound, parent.order_type)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from execution.order_actor import Arrival, Desk, OrderActor
 from execution.order_state import OrderState
 from execution.store import STORE_ERRORS
 from schemas.market import MarketRules
-from schemas.order import ParentOrder
+from schemas.order import ChildState, ParentOrder
 
 log = structlog.get_logger(__name__)
 
@@ -99,6 +99,15 @@ class Runner:
 
     def actors(self) -> Iterator[OrderActor]:
         yield from list(self._actors.values())
+
+    def unknown_children(self) -> Counter[str]:
+        """How many children, by venue, wait for a certain outcome."""
+        return Counter(
+            child.venue
+            for actor in self._actors.values()
+            for child in actor.state.children
+            if child.state is ChildState.UNKNOWN
+        )
 
     def lease_of(self, key: str) -> Lease | None:
         """The lease under which this replica works an order; None when another replica does."""
