@@ -24,6 +24,7 @@ _DRAIN_TIMEOUT = 5.0
 _MAX_BACKLOG = 10_000
 """Settlements on their way at which no more messages are taken in: Pub/Sub would only deliver them again."""
 _PROVEN_AFTER = 5.0
+_STANDS_AFTER = 1.0
 _BACKOFF_FIRST = 0.1
 _BACKOFF_LAST = 10.0
 _SLICE = 50
@@ -102,10 +103,11 @@ class Subscriber:
 
     @property
     def status(self) -> SubscriberStatus:
+        connected = self._connected
         return SubscriberStatus(
-            connected=self._stream is not None and self._stream.alive and self._channel.connected,
+            connected=connected,
             last_response_at=self._last_response_at,
-            last_error=self._last_error,
+            last_error=None if connected else self._last_error,
             streams_opened=self._streams_opened,
             paused=self._paused,
             oldest_unacked_age=self.leases.oldest_age,
@@ -315,6 +317,14 @@ class Subscriber:
         await asyncio.gather(self.acks.drain(_DRAIN_TIMEOUT), self.nacks.drain(_DRAIN_TIMEOUT))
 
     # --- small parts ---
+
+    @property
+    def _connected(self) -> bool:
+        stream = self._stream
+        if stream is None or not stream.alive or not self._channel.connected:
+            return False
+        # After a failure a new stream has to show that it stands: the answer "no such subscription" takes a moment.
+        return self._last_error is None or time.monotonic() - stream.opened_at > _STANDS_AFTER
 
     @property
     def _stopping(self) -> bool:

@@ -2,11 +2,7 @@
 
 import asyncio
 import contextlib
-import glob
 import itertools
-import shutil
-import socket
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +11,7 @@ import pytest
 from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
-from execution.embedded.pubsub.process import PubSubProcess
+from execution.embedded.pubsub.server import PubSubServer
 from execution.pubsub import rpc
 from execution.pubsub.channel import PubSubChannel, connect
 from execution.pubsub.message import IncomingMessage
@@ -23,6 +19,7 @@ from execution.pubsub.names import subscription_name, topic_name
 from execution.pubsub.provision import SubscriptionSpec, ensure
 from execution.pubsub.publisher import OutgoingMessage, Publisher
 from execution.pubsub.subscriber import Subscriber
+from tests import official_pubsub
 
 PROJECT = "test-project"
 ONLY_EMBEDDED = pytest.mark.parametrize("server_host", ["embedded"], indirect=True)
@@ -67,17 +64,12 @@ class Bench:
 @pytest.fixture(scope="session")
 def official_host() -> Iterator[str]:
     """Google's emulator, started once; skips where it is not installed."""
-    jars = glob.glob("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/lib/*.jar")
-    if not jars or not shutil.which("java"):
-        pytest.skip("Google's emulator is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["java", "-jar", jars[0], "--host=127.0.0.1", f"--port={port}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait()
+    missing = official_pubsub.missing()
+    if missing:
+        pytest.skip(missing)
+    server = official_pubsub.OfficialPubSub().start()
+    yield server.host
+    server.stop()
 
 
 @pytest.fixture(params=["embedded", pytest.param("official", marks=pytest.mark.official_emulator)])
@@ -86,8 +78,9 @@ async def server_host(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     if request.param == "official":
         yield request.getfixturevalue("official_host")
         return
-    async with await PubSubProcess.start() as server:
-        yield server.host
+    server = PubSubServer()
+    yield f"127.0.0.1:{await server.start()}"
+    await server.stop()
 
 
 @contextlib.asynccontextmanager

@@ -115,7 +115,8 @@ async def test_a_connection_that_goes_silent_is_replaced(bench: Bench, proxy: Fa
         await bench.publish(b"before")
         await until(lambda: receiver.messages)
         proxy.freeze()
-        await until(lambda: channel.generation >= 1)
+        await until(lambda: proxy.accepted == 2, what="a new TCP connection, while the old one still stands")
+        assert channel.generation == 1
         proxy.bury()
         await bench.publish(b"after")
         await until(lambda: b"after" in receiver.bodies, 30)
