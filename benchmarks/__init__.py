@@ -1,0 +1,1 @@
+"""What the service costs, measured side by side with the least that could do the same."""
