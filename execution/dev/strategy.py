@@ -73,17 +73,21 @@ class DemoStrategy:
             "exchange": venue,
             "symbol": symbol,
             "side": side,
-            "quantity": (value / ask).quantize(Decimal("0.000001")),
+            "quantity": (value / ask).quantize(Decimal("0.00001")),
             "order_type": "limit",
         }
         near, far = (bid, ask) if side == "buy" else (ask, bid)
-        match draw.choices(("market", "touch", "cross", "ioc", "maker", "timed"), (35, 20, 20, 10, 10, 5))[0]:
+        kinds = {"market": 30, "touch": 20, "cross": 15, "patient": 10, "ioc": 10, "maker": 10, "timed": 5}
+        match draw.choices(list(kinds), list(kinds.values()))[0]:
             case "market":
                 signal["order_type"] = "market"
             case "touch":
                 signal["price"] = near
             case "cross":
                 signal["price"] = far
+            case "patient":
+                away = Decimal("0.9997") if side == "buy" else Decimal("1.0003")
+                signal["price"] = (near * away).quantize(Decimal("0.01"))
             case "ioc":
                 signal |= {"price": far, "time_in_force": "IOC"}
             case "maker":
