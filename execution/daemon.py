@@ -183,16 +183,22 @@ class Daemon:
         project = settings.google_cloud_project
         channel = connect(project, settings.pubsub_emulator_host)
         self._channel = channel
-        await ensure(
+        subscriptions = [
+            SubscriptionSpec(settings.signals_subscription, settings.signals_topic),
+            SubscriptionSpec(settings.control_subscription, settings.control_topic),
+        ]
+        if channel.is_emulator:
+            # What is published to a topic without a subscription is gone; dead letters are to be read.
+            subscriptions.append(SubscriptionSpec(settings.dead_letter_topic, settings.dead_letter_topic))
+        remarks = await ensure(
             channel,
             project,
             topics=[settings.events_topic, settings.dead_letter_topic],
-            subscriptions=[
-                SubscriptionSpec(settings.signals_subscription, settings.signals_topic),
-                SubscriptionSpec(settings.control_subscription, settings.control_topic),
-            ],
+            subscriptions=subscriptions,
             create=settings.pubsub_emulator_host is not None,
         )
+        for remark in remarks:
+            log.warning("Pub/Sub", remark=remark)
         return channel
 
     async def _start_adapters(self, adapters: dict[str, Adapter]) -> None:

@@ -37,8 +37,6 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     async for finding in _venues(settings):
         yield finding
     yield _port(settings.host, settings.port, "PORT")
-    if settings.grpc_port:
-        yield _port(settings.host, settings.grpc_port, "GRPC_PORT")
 
 
 def ask_live(url: str, timeout: float = 5.0) -> dict[str, Any]:

@@ -115,11 +115,7 @@ class Settings(BaseSettings):
         "Unset: no limit.",
     )
     log_level: Level = Field(default="INFO", description="Lowest level that is logged.")
-    port: PortNumber = Field(default=8002, description="TCP port of health, metrics and REST; 0: any free one.")
-    dead_man_timeout: Seconds = Field(
-        default=30.0, description="Seconds without a heartbeat after which an armed source trips the switch."
-    )
-    grpc_port: PortNumber = Field(default=0, description="TCP port of gRPC; 0: off.")
+    port: PortNumber = Field(default=8002, description="TCP port of health and metrics; 0: any free one.")
     signals_topic: Topic = Field(default="approved-signals", description="Topic of risk-approved signals.")
     signals_subscription: Subscription = Field(
         default="execution-signals", description="Subscription they are read from."

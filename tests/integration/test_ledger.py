@@ -6,8 +6,12 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
+from adapters.base import VenueOrder, VenueOrderStatus
+from algorithms import ALGORITHMS
+from algorithms.base import Place, View
 from execution.ledger import (
     Accepted,
     Change,
@@ -27,6 +31,7 @@ from execution.ledger.outbox import OutboxStore
 from execution.store import Store
 from schemas.event import OrderEvent
 from schemas.order import ChildState, Fill, OrderStatus
+from schemas.terms import OrderType
 from tests.unit.story import Story
 
 TTL = 5.0
@@ -53,16 +58,11 @@ def order(quantity: str = "10") -> tuple[Story, Change]:
 
 
 def _decide(story: Story) -> Any:
-    from algorithms import ALGORITHMS
-    from algorithms.base import View
-
     state = story.state
     return ALGORITHMS["direct"].decide(View(state.parent, state.children, state.totals, state.rules, story.now))
 
 
 async def outbox(store: Store, ledger: Ledger, key: str) -> list[OrderEvent]:
-    import msgspec
-
     entries = await OutboxStore(store, ledger.shards).read(ledger.shard_of(key), 1000)
     return [msgspec.json.decode(data, type=OrderEvent) for _, data in entries]
 
@@ -145,9 +145,10 @@ async def test_a_lease_that_ran_out_commits_nothing(store: Store) -> None:
     story, change = order()
     lease = await ledger.acquire(ledger.shard_of(story.state.key), 0.05, 0.01)
     assert lease is not None
-    while lease.valid:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
+    ends = await store.server_time_ms() + 60
+    while await store.server_time_ms() < ends:
+        pass
+    assert not lease.valid
     with pytest.raises(Fenced):
         await ledger.accept(story.state.key, "hash", change, lease)
     assert await ledger.renew(lease, TTL, 0.5) is None
@@ -170,9 +171,7 @@ async def test_children_can_never_claim_more_than_the_parent(store: Store) -> No
 
 async def test_what_a_child_gives_back_can_be_placed_again(store: Store) -> None:
     ledger, story, lease = await committed(store)
-    key, state = story.state.key, story.state
-    from adapters.base import VenueOrder, VenueOrderStatus
-
+    state = story.state
     told = VenueOrder(
         symbol="BTC/USDT",
         client_order_id=story.child.child_id,
@@ -277,9 +276,6 @@ def test_a_childs_id_leads_back_to_its_order() -> None:
 
 
 def _place(quantity: str) -> Any:
-    from algorithms.base import Place
-    from schemas.terms import OrderType
-
     return Place(quantity=Decimal(quantity), order_type=OrderType.LIMIT, price=Decimal(100))
 
 

@@ -24,11 +24,11 @@ def problems(config: Path | None = None, **env: str) -> tuple[str, ...]:
 
 def test_defaults_are_the_documented_ones() -> None:
     settings = load()
-    assert (settings.max_retries, settings.port, settings.grpc_port) == (3, 8002, 0)
+    assert (settings.max_retries, settings.port) == (3, 8002)
     assert (settings.signals_topic, settings.signals_subscription) == ("approved-signals", "execution-signals")
     assert (settings.control_topic, settings.control_subscription) == ("execution-control", "execution-control")
     assert (settings.events_topic, settings.dead_letter_topic) == ("order-events", "approved-signals-dead-letter")
-    assert (settings.dead_man_timeout, settings.signal_max_age, settings.execution_timeout) == (30, 3600, None)
+    assert (settings.signal_max_age, settings.execution_timeout) == (3600, None)
     assert settings.redis_url is None
     assert settings.data_dir == Path(".execution")
     assert settings.log_level == "INFO"

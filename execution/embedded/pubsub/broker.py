@@ -57,6 +57,8 @@ class Consumer:
         self.most_bytes = most_bytes
         self.messages = 0
         self.bytes = 0
+        self.beats = 0
+        """Heartbeats of a stream's client that are still to be answered."""
         self.ended: tuple[str, str] | None = None
         """Set when the subscription went away: status code name and message."""
 

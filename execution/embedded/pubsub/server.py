@@ -322,11 +322,15 @@ class PubSubServer:
         subscription.consumers.append(consumer)
         self._streams.add(task)
         self._settle(subscription, first)
-        reader = asyncio.create_task(self._read(requests, subscription, consumer))
+        reader = asyncio.create_task(self._read(requests, subscription, consumer, first.protocol_version >= 1))
+        reader.add_done_callback(lambda _: wake.set())
         try:
             yield self._response(subscription, [])
-            while True:
+            while not reader.done():  # until the client closes its side
                 wake.clear()
+                if consumer.beats:
+                    consumer.beats -= 1
+                    yield self._response(subscription, [])
                 leases = subscription.take(consumer, BATCH, time.time())
                 if leases:
                     yield self._response(subscription, leases)
@@ -340,8 +344,13 @@ class PubSubServer:
             self._streams.discard(task)
             subscription.leave(consumer)
 
-    async def _read(self, requests: AsyncIterator[Any], subscription: Subscription, consumer: Consumer) -> None:
+    async def _read(
+        self, requests: AsyncIterator[Any], subscription: Subscription, consumer: Consumer, answers: bool
+    ) -> None:
         async for request in requests:
+            if answers and not request.ByteSize():
+                consumer.beats += 1
+                consumer.wake()
             if request.stream_ack_deadline_seconds:
                 consumer.deadline = request.stream_ack_deadline_seconds
             self._settle(subscription, request)
