@@ -112,7 +112,12 @@ class CcxtAdapter:
     async def _start(self) -> None:
         dialect, endpoint = self._dialect, self._endpoint
         self._exchange = exchange = ccxt_exchange.build(
-            endpoint, dialect, timeout=self._timeout, transport=self._transport, limiter=self._limiter
+            endpoint,
+            dialect,
+            timeout=self._timeout,
+            ttl_ms=self._ttl,
+            transport=self._transport,
+            limiter=self._limiter,
         )
         self._take_credentials()
         if dialect.expiry_option is not None:

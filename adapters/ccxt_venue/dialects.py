@@ -33,6 +33,12 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     expiry_option: str | None = None
     """The same as an option of the ccxt exchange, for all signed requests."""
     expiry_as: Literal["window_ms", "deadline_iso", "deadline_ms"] = "window_ms"
+    expiry_header: str | None = None
+    """The same as a header of a create: a time in ms."""
+    asks_by_post: tuple[str, ...] = ()
+    """Paths of POST requests that change nothing, which ccxt may make before a create."""
+    known: bool = True
+    """Whether this exchange stands in the table."""
     lookup: Literal["fetch_order", "open_and_closed", "label"] = "fetch_order"
     """How an order is found by its client order id: by a question for it, by listing, or by Deribit's label."""
     lookup_by: Callable[[str], tuple[str | None, dict[str, Any]]] = _unified
@@ -49,7 +55,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def expires(self) -> bool:
         """Whether a create carries its own expiry."""
-        return self.expiry_param is not None or self.expiry_option is not None
+        return bool(self.expiry_param or self.expiry_option or self.expiry_header)
 
 
 def _original(client_id: str) -> tuple[str | None, dict[str, Any]]:
@@ -95,7 +101,7 @@ DIALECTS: dict[str, Dialect] = {
         lookup_by=lambda client_id: (None, {"acknowledged": True, "orderLinkId": client_id}),
         cancel_by=lambda client_id: (None, {"orderLinkId": client_id}),
     ),
-    "okx": Dialect(),
+    "okx": Dialect(expiry_header="expTime"),
     "kraken": Dialect(expiry_param="deadline", expiry_as="deadline_iso", lookup="open_and_closed"),
     "krakenfutures": Dialect(
         max_client_order_id=100,
@@ -109,7 +115,12 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "kucoin": Dialect(max_client_order_id=40),
     "bitget": Dialect(max_client_order_id=40, expiry_param="receiveWindow"),
-    "gate": Dialect(max_client_order_id=28, client_id_prefix="t-", cancel_by=lambda client_id: (f"t-{client_id}", {})),
+    "gate": Dialect(
+        max_client_order_id=28,
+        client_id_prefix="t-",
+        expiry_header="x-gate-exptime",
+        cancel_by=lambda client_id: (f"t-{client_id}", {}),
+    ),
     "htx": Dialect(max_client_order_id=64),
     "deribit": Dialect(
         client_id_param="label",
@@ -120,7 +131,11 @@ DIALECTS: dict[str, Dialect] = {
         cancel_by=None,
     ),
     "hyperliquid": Dialect(
-        max_client_order_id=128, client_id_as=_hex128, instant=("IOC",), options={"builderFee": False}
+        max_client_order_id=128,
+        client_id_as=_hex128,
+        instant=("IOC",),
+        asks_by_post=("/info",),
+        options={"builderFee": False, "refSet": True},
     ),
 }
 
@@ -130,7 +145,7 @@ NEEDED = ("createOrder", "cancelOrder", "fetchOpenOrders", "fetchMyTrades")
 
 def dialect_of(exchange: str) -> Dialect:
     """The exchange's line of the table, or the unified conventions."""
-    return DIALECTS.get(exchange, Dialect())
+    return DIALECTS.get(exchange, Dialect(known=False))
 
 
 def missing(exchange: Any, dialect: Dialect) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Literal
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ def parse_endpoints(text: str) -> list[Endpoint]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         endpoint = _parse(item)
         if any(known.name == endpoint.name for known in endpoints):
-            raise ValueError(f"ADAPTER_ENDPOINTS: the name {endpoint.name} is given twice")
+            raise ValueError(f"ADAPTER_ENDPOINTS: the name {endpoint.name} is given twice. The form is {FORM}")
         endpoints.append(endpoint)
     if not endpoints:
         raise ValueError(f"ADAPTER_ENDPOINTS is empty: name at least one venue as {FORM}")
@@ -45,20 +46,26 @@ def _parse(item: str) -> Endpoint:
     name, _, exchange = named.partition("=")
     name, exchange, where = name.strip(), exchange.strip() or name.strip(), where.strip() or "live"
     if not _NAME.fullmatch(name):
-        raise ValueError(f"ADAPTER_ENDPOINTS: {item!r} is not {FORM}")
+        raise _wrong(item, f"{name!r} is not a name: letters, digits, and _ - . after the first letter")
     if exchange not in only_needed.exchanges():
-        raise ValueError(f"ADAPTER_ENDPOINTS: {exchange!r} in {item!r} is not an exchange that ccxt knows")
+        near = difflib.get_close_matches(exchange, only_needed.exchanges(), 1)
+        raise _wrong(item, f"ccxt knows no exchange {exchange!r}{f', but {near[0]}' if near else ''}")
     if where == "live":
         return Endpoint(name, exchange)
     if where == "sandbox":
         return Endpoint(name, exchange, "sandbox")
     if where == "paper":
-        raise ValueError(
-            f"ADAPTER_ENDPOINTS: {item!r}: this version has no paper trading; use sandbox or a local venue"
-        )
-    parts = urlsplit(where)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.path.strip("/"):
-        raise ValueError(
-            f"ADAPTER_ENDPOINTS: {where!r} in {item!r} is not one of live, sandbox, paper, http://host:port"
-        )
+        raise _wrong(item, "this version has no paper trading; use sandbox, or a local venue by its URL")
+    try:
+        parts = urlsplit(where)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
+    except ValueError:
+        right = False
+    if not right or parts.query or parts.fragment or parts.path.strip("/"):
+        raise _wrong(item, "what follows @ is neither live, sandbox nor a URL of scheme, host and port only")
     return Endpoint(name, exchange, "url", f"{parts.scheme}://{parts.netloc}")
+
+
+def _wrong(item: str, why: str) -> ValueError:
+    shown = re.sub(r"//[^/@]*@", "//***@", item)
+    return ValueError(f"ADAPTER_ENDPOINTS: {shown!r}: {why}. The form is {FORM}")

@@ -323,7 +323,7 @@ def _until(status: int | None, headers: Mapping[str, str], body: str) -> int:
 
 _QUERY = re.compile(r"\?[^\s\"'<>]*")
 _NAMED = re.compile(
-    r"(?i)\b(signature|sign|api[-_]?key|secret|passphrase|password|listen[-_]?key|x-mbx-apikey)(\"?\s*[=:]\s*\"?)[^\s\"'&,}]{12,}"
+    r"(?i)\b(signature|sign|api[-_]?key|secret|passphrase|password|listen[-_]?key|x-mbx-apikey)([\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]{12,}"
 )
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")
 

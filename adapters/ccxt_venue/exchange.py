@@ -20,6 +20,7 @@ import ccxt.pro
 import msgspec
 import structlog
 
+from adapters.base import Rejected
 from adapters.ccxt_venue.dialects import Dialect
 from adapters.ccxt_venue.endpoint import Endpoint
 from adapters.ccxt_venue.limiter import Lane, Limiter
@@ -38,14 +39,27 @@ _decode = msgspec.json.Decoder(float_hook=str).decode
 class Call:
     """One request, as its caller, the limiter and the transport see it."""
 
-    __slots__ = ("_before_send", "body", "headers", "lane", "refusal", "sent", "sent_at", "status", "turn_taken")
+    __slots__ = (
+        "_before_send",
+        "body",
+        "client_id",
+        "headers",
+        "lane",
+        "refusal",
+        "sent",
+        "sent_at",
+        "status",
+        "turn_taken",
+    )
 
-    def __init__(self, lane: Lane, before_send: Callable[[], None] | None = None) -> None:
+    def __init__(self, lane: Lane, before_send: Callable[[], None] | None = None, client_id: str | None = None) -> None:
         self.lane = lane
+        self.client_id = client_id
+        """Of a create: what its request must hold. ccxt asks some exchanges this and that before it places an order."""
         self.turn_taken = False
         """Its turn was awaited already, before it was built."""
         self.sent = False
-        """Whether a byte may have left."""
+        """Whether a byte may have left; of a create, a byte of the order itself."""
         self.sent_at = 0
         """When, in ms since the epoch."""
         self.refusal: BaseException | None = None
@@ -54,6 +68,22 @@ class Call:
         self.headers: Mapping[str, str] = {}
         self.body = ""
         self._before_send = before_send
+
+    def carries_order(self, method: str, url: str, body: Any, asks_by_post: tuple[str, ...]) -> bool:
+        """Whether this is the request itself, and not one that ccxt makes before it.
+
+        Raises:
+            Rejected: it would change something at the venue, and does not hold the order's client id: it must not leave.
+        """
+        if self.client_id is None or self.client_id in url:
+            return True
+        text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+        if self.client_id in text:
+            return True
+        path = urlsplit(url).path
+        if method != "GET" and path not in asks_by_post:
+            raise Rejected(f"not sent: ccxt's {method} {path} does not carry the client order id")
+        return False
 
     def leaving(self) -> None:
         """Directly before the bytes leave."""
@@ -68,12 +98,18 @@ class Call:
         self.status = None  # of an earlier request of the same call
 
 
+def _nothing() -> None:
+    """Before a request that ccxt makes ahead of an order."""
+
+
 current: ContextVar[Call | None] = ContextVar("call", default=None)
 """The call on whose behalf ccxt sends."""
 
 
-def build(endpoint: Endpoint, dialect: Dialect, *, timeout: float, transport: Transport, limiter: Limiter) -> Any:
-    """A ccxt.pro exchange for an endpoint; `timeout` in seconds."""
+def build(
+    endpoint: Endpoint, dialect: Dialect, *, timeout: float, ttl_ms: int, transport: Transport, limiter: Limiter
+) -> Any:
+    """A ccxt.pro exchange for an endpoint; `timeout` in seconds, `ttl_ms` after which a create expires."""
     base = getattr(ccxt.pro, endpoint.exchange)
     local = endpoint.where == "url"
 
@@ -91,9 +127,22 @@ def build(endpoint: Endpoint, dialect: Dialect, *, timeout: float, transport: Tr
 
         async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
             call = current.get() or Call(Lane.READ)
+            leaving = call.leaving
+            if call.client_id is not None:
+                if call.carries_order(method, url, body, dialect.asks_by_post):
+                    if dialect.expiry_header is not None:
+                        deadline = time.time_ns() // 1_000_000 + limiter.skew_ms + ttl_ms
+                        headers = {**(headers or {}), dialect.expiry_header: str(deadline)}
+                elif dialect.known:
+                    leaving = _nothing
             if _proxied(url):
+                if method == "GET" and call.client_id is not None and leaving == call.leaving:
+                    raise Rejected(
+                        "not sent: the client for proxies may send a GET twice, and this one places an order"
+                    )
+                leaving()
                 return await _fetch_by_proxy(self, super().fetch, call, url, method, headers, body)
-            return await _fetch(self, transport, call, url, method, headers, body)
+            return await _fetch(self, transport, call, leaving, url, method, headers, body)
 
         def on_rest_response(
             self, code: Any, reason: Any, url: Any, method: Any, headers: Any, body: Any, *_: Any
@@ -107,6 +156,10 @@ def build(endpoint: Endpoint, dialect: Dialect, *, timeout: float, transport: Tr
         def handle_message(self, client: Any, message: Any) -> None:
             if self.on_message is None or not self.on_message(message):
                 super().handle_message(client, message)
+
+        async def handle_builder_fee_approval(self, *_: Any) -> bool:
+            """ccxt would approve a builder of its own, on the account, before an order."""
+            return True
 
         def is_spot_url(self, client: Any) -> bool:
             # ccxt tells spot from contracts by the real host's name.
@@ -166,7 +219,14 @@ def _proxied(url: str) -> bool:
 
 
 async def _fetch(
-    exchange: Any, transport: Transport, call: Call, url: str, method: str, headers: Any, body: Any
+    exchange: Any,
+    transport: Transport,
+    call: Call,
+    leaving: Callable[[], None],
+    url: str,
+    method: str,
+    headers: Any,
+    body: Any,
 ) -> Any:
     """What ccxt's own `fetch` does, on our transport; the transport's errors become ccxt's."""
     request_headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **exchange.headers, **(headers or {})}
@@ -178,7 +238,7 @@ async def _fetch(
             request_headers,
             payload,
             seconds=exchange.timeout / 1000,
-            before_send=call.leaving,
+            before_send=leaving,
             urgent=call.lane is Lane.URGENT,
         )
     except NotSent as error:
@@ -203,11 +263,11 @@ async def _fetch_by_proxy(
     exchange: Any, fetch: Callable[..., Any], call: Call, url: str, method: str, headers: Any, body: Any
 ) -> Any:
     """ccxt's own client, which knows proxies. Only a failed connect is certain not to have sent anything."""
-    call.leaving()
     try:
         parsed = await fetch(url, method, headers, body)
     except ccxt.NetworkError as error:
-        call.sent = not isinstance(error.__cause__, aiohttp.ClientConnectorError)
+        if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+            call.sent = False
         raise
     return _readable(exchange, call, url, parsed if isinstance(parsed, dict | list) else None)
 

@@ -43,6 +43,12 @@ class _OnDemand(ModuleType):
         setattr(self, name, value)
         return value
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """An exchange's name means its class, also after an import has put its module here."""
+        if isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}":
+            value = getattr(value, name, value)
+        super().__setattr__(name, value)
+
     def _shared(self, name: str) -> Any:
         if name == "Exchange":
             return importlib.import_module(self.exchange_module).Exchange

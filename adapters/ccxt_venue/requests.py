@@ -11,6 +11,9 @@ from adapters.ccxt_venue.errors import Kind, judge, orders_only, scrub
 from adapters.ccxt_venue.exchange import Call, current
 from adapters.ccxt_venue.limiter import Lane, Limiter
 
+SHORTEST_SECRET = 4
+"""Shorter ones cannot be told from ordinary text."""
+
 
 class Requests:
     """Awaits ccxt's requests and judges their errors."""
@@ -21,7 +24,7 @@ class Requests:
         self._exchange_id = exchange_id
         self._limiter = limiter
         self._health = health
-        self._secrets = tuple(secret for secret in secrets if secret)
+        self._secrets = tuple(secret for secret in secrets if len(secret) >= SHORTEST_SECRET)
         self._seconds = seconds
         self.on_clock_skew: Callable[[], None] = lambda: None
 
@@ -33,13 +36,14 @@ class Requests:
         *,
         before_send: Callable[[], None] | None = None,
         turn_taken: bool = False,
+        client_id: str | None = None,
     ) -> Any:
-        """Await a request of ccxt's.
+        """Await a request of ccxt's. `client_id`: of a create, what its request must hold to leave.
 
         Raises:
             AdapterError: what its failure means. Whatever `before_send` raises.
         """
-        call = Call(lane, before_send)
+        call = Call(lane, before_send, client_id)
         call.turn_taken = turn_taken
         token = current.set(call)
         try:

@@ -35,7 +35,8 @@ class UnifiedOrders:
 
     async def place(self, order: ApprovedOrder, before_send: Callable[[], None] | None) -> VenueOrder:
         dialect, exchange = self._dialect, self._exchange
-        parameters: dict[str, Any] = {dialect.client_id_param: self._theirs(order.client_order_id)}
+        client_id = self._theirs(order.client_order_id)
+        parameters: dict[str, Any] = {dialect.client_id_param: client_id}
         price = None
         if order.order_type is OrderType.LIMIT:
             assert order.price is not None
@@ -57,6 +58,7 @@ class UnifiedOrders:
             exchange.create_order(order.symbol, kind, side, plain(order.quantity), price, parameters),
             before_send=before_send,
             turn_taken=dated,
+            client_id=client_id,
         )
         if not isinstance(raw, dict) or raw.get("id") is None:
             raise self._requests.unreadable("to the order holds no order id")
