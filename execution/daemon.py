@@ -18,7 +18,7 @@ import structlog
 
 from adapters.base import Adapter, AdapterError
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
-from execution import failpoints, logs
+from execution import failpoints, garbage, logs
 from execution.accept import Acceptor
 from execution.commands import Commands
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
@@ -85,6 +85,7 @@ async def run(settings: Settings) -> int:
             await asyncio.wait([starting])
             return 0
         starting.result()
+        garbage.settle()
         failed = asyncio.create_task(daemon.failed())
         await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
