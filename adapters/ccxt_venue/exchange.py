@@ -111,6 +111,7 @@ def build(
 ) -> Any:
     """A ccxt.pro exchange for an endpoint; `timeout` in seconds, `ttl_ms` after which a create expires."""
     base = getattr(ccxt.pro, endpoint.exchange)
+    proxies = urllib.request.getproxies()
     local = endpoint.where == "url"
 
     class OnTransport(base):  # type: ignore[misc, valid-type]
@@ -135,7 +136,7 @@ def build(
                         headers = {**(headers or {}), dialect.expiry_header: str(deadline)}
                 elif dialect.known:
                     leaving = _nothing
-            if _proxied(url):
+            if proxies and _proxied(url, proxies):
                 if method == "GET" and call.client_id is not None and leaving == call.leaving:
                     raise Rejected(
                         "not sent: the client for proxies may send a GET twice, and this one places an order"
@@ -189,7 +190,7 @@ def build(
         if isinstance(spot, dict):
             for group in ("exact", "broad"):
                 exchange.exceptions.setdefault(group, {}).update(spot.get(group, {}))
-    if _proxied(exchange.urls["api"] if isinstance(exchange.urls["api"], str) else "https://exchange.invalid"):
+    if _proxied(endpoint.url or "https://exchange.invalid", proxies):
         log.warning("requests go through the proxy of the environment, by ccxt's slower client", venue=endpoint.name)
     return exchange
 
@@ -209,13 +210,12 @@ def redirect(urls: dict[str, Any], base: str) -> None:
             urls[name] = f"{new}://{target.netloc}{slash}{path}"
 
 
-def _proxied(url: str) -> bool:
+def _proxied(url: str, proxies: Mapping[str, str]) -> bool:
     """Whether the environment sends this URL through a proxy."""
-    proxies = urllib.request.getproxies()
-    if not proxies:
-        return False
     parts = urlsplit(url)
-    return (parts.scheme in proxies or "all" in proxies) and not urllib.request.proxy_bypass(parts.hostname or "")
+    if parts.scheme not in proxies and "all" not in proxies:
+        return False
+    return not urllib.request.proxy_bypass(parts.hostname or "")
 
 
 async def _fetch(
