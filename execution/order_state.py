@@ -88,6 +88,20 @@ class OrderState:
                     return child
         return None
 
+    def knows(self, child: ChildOrder, told: VenueOrder) -> bool:
+        """Whether a report says nothing that is not booked: what streams echo and polls repeat costs no step then."""
+        state = _CHILD_STATE[told.status] if told.status is not None else child.state
+        return (
+            not told.fills
+            and (state is child.state or not self._advances(child, state))
+            and (told.filled is None or told.filled <= child.venue_filled)
+            and (told.venue_order_id is None or told.venue_order_id == child.venue_order_id)
+        )
+
+    def knows_fill(self, child: ChildOrder, told: VenueFill) -> bool:
+        """Whether a trade is booked already."""
+        return (child.child_id, told.trade_id) in self._booked
+
     def take(self, now: int) -> Change | None:
         """What changed since the last call; None when nothing did."""
         self._tell_fills(now)

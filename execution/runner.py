@@ -314,14 +314,14 @@ class Runner:
         actor = self._addressed(venue, fill.client_order_id, fill.venue_order_id)
         if actor is not None:
             child = actor.state.child(fill.client_order_id, fill.venue_order_id)
-            if child is not None:
+            if child is not None and not actor.state.knows_fill(child, fill):
                 actor.post(partial(actor.state.venue_fills, child, (fill,)))
         elif self._may_be_ended(fill.client_order_id):
             self._spawn(self._book_late(fill))
 
     def _book_order(self, actor: OrderActor, order: VenueOrder) -> None:
         child = actor.state.child(order.client_order_id, order.venue_order_id)
-        if child is not None:
+        if child is not None and not actor.state.knows(child, order):
             actor.post(partial(actor.state.venue_order, child, order))
 
     def _addressed(self, venue: str, client_order_id: str | None, venue_order_id: str | None) -> OrderActor | None:
