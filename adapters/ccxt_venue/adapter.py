@@ -106,7 +106,7 @@ class CcxtAdapter:
         except BaseException as error:
             await self.close()
             if isinstance(error, NotReady):
-                raise NotReady(f"{self.name} ({self._where}): {self._requests.hide(str(error))}") from error
+                raise NotReady(f"{self._where}: {self._requests.hide(str(error))}") from error
             raise
 
     async def _start(self) -> None:

@@ -622,3 +622,79 @@ async def test_a_venue_without_any_stream_is_traded_on_all_the_same() -> None:
     finally:
         await adapter.close()
         await venue.stop()
+
+
+# --- the unified way ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def unified(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    """The same venue, traded by ccxt's unified methods as every other exchange is."""
+    monkeypatch.setattr("adapters.ccxt_venue.adapter._BINANCE_SPOT", ())
+    async with trading(request_timeout=1.0) as made:
+        yield made
+
+
+async def test_the_unified_way_is_as_exact(unified: Scene) -> None:
+    adapter, price = unified.adapter, Decimal("43210.07")
+    placed = await adapter.place(order(quantity=Decimal("0.12345"), price=price))
+    assert (placed.status, placed.quantity, placed.price) == (VenueOrderStatus.OPEN, Decimal("0.12345"), price)
+    await unified.control.trade("BTCUSDT", "SELL", "0.02345", "43210.07")
+    found = await adapter.find(BTC, "c1")
+    assert found is not None
+    assert (found.filled, found.client_order_id) == (Decimal("0.02345"), "c1")
+    assert [one.client_order_id for one in await adapter.open_orders(BTC)] == ["c1"]
+    [fill] = await adapter.fills(BTC, venue_order_id=placed.venue_order_id)
+    assert (fill.quantity, fill.price, fill.fee, fill.maker) == (
+        Decimal("0.02345"),
+        price,
+        Decimal("0.00002345"),
+        True,
+    )
+    ended = await adapter.cancel(BTC, "c1", placed.venue_order_id)
+    assert ended is not None
+    assert (ended.status, ended.filled) == (VenueOrderStatus.CANCELED, Decimal("0.02345"))
+    assert await adapter.find(BTC, "nobody") is None
+    with pytest.raises(OrderUnknown):
+        await adapter.cancel(BTC, "c1", None)
+    book = await adapter.order_book(BTC)
+    assert book.bids == ()
+    assert {balance.asset for balance in await adapter.balances()} == {"BTC", "USDT"}
+    assert len(await adapter.fills(BTC, since_ms=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "meaning"),
+    [
+        ({"kind": "lose_answer"}, Unknown),
+        ({"kind": "broken_body", "body": ""}, Unknown),
+        ({"kind": "broken_body", "body": "[]"}, Unknown),
+        ({"kind": "broken_body", "body": "{}"}, Unknown),
+        ({"kind": "http_error", "status": 503, "code": -1006, "when": "after"}, Unknown),
+        ({"kind": "reject", "code": -2010, "message": "Account has insufficient balance."}, InsufficientFunds),
+        ({"kind": "rate_limit", "status": 429, "seconds": 3}, RateLimited),
+    ],
+)
+async def test_what_a_failed_unified_create_means(
+    unified: Scene, fault: dict[str, Any], meaning: type[AdapterError]
+) -> None:
+    await unified.control.fault(path="/api/v3/order", method="POST", **fault)
+    with pytest.raises(AdapterError) as caught:
+        await unified.adapter.place(order())
+    assert type(caught.value) is meaning
+    assert len(await unified.sent("POST")) == 1
+
+
+async def test_the_unified_stream_tells_every_trade_and_comes_back(unified: Scene) -> None:
+    async with streaming(unified.adapter) as sink:
+        await until(lambda: sink.ups == [True])
+        await unified.adapter.place(order(quantity=Decimal("0.02")))
+        for _ in range(10):
+            await unified.control.trade("BTCUSDT", "SELL", "0.002")
+        await until(lambda: len({fill.trade_id for fill in sink.fills}) == 10)
+        await until(lambda: sink.orders and sink.orders[-1].status is VenueOrderStatus.FILLED)
+        assert {one.client_order_id for one in sink.orders} == {"c1"}
+        await unified.control.fault("drop_streams")
+        await until(lambda: sink.ups == [True, False, True])
+        await unified.adapter.place(order("c2"))
+        await until(lambda: sink.orders[-1].client_order_id == "c2")
