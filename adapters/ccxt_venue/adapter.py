@@ -18,6 +18,7 @@ from adapters.base import (
     NotReady,
     RateLimited,
     Rejected,
+    Unavailable,
     UpdateSink,
     VenueFill,
     VenueOrder,
@@ -93,8 +94,8 @@ class CcxtAdapter:
         )
         self._rules: dict[str, MarketRules] = {}
         self._exchange: Any = None
-        self._orders: _Orders
-        self._clock: Clock
+        self._orders: _Orders | None = None
+        self._clock: Clock | None = None
         self._clock_task: asyncio.Task[None] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -125,15 +126,15 @@ class CcxtAdapter:
         lacking = missing(exchange, dialect)
         if lacking:
             raise NotReady(f"ccxt's {endpoint.exchange} lacks {', '.join(lacking)}: it cannot be traded safely")
-        self._clock = Clock(self.name, exchange, self._requests, self._limiter, self.health, self._clock_bound)
+        self._clock = clock = Clock(self.name, exchange, self._requests, self._limiter, self.health, self._clock_bound)
         if endpoint.exchange in _BINANCE_SPOT:
             self._orders = BinanceOrders(exchange, self._requests, window_ms=self._ttl)
         else:
-            self._orders = UnifiedOrders(exchange, self._requests, dialect, self._clock, ttl_ms=self._ttl)
-        await self._clock.first()
+            self._orders = UnifiedOrders(exchange, self._requests, dialect, clock, ttl_ms=self._ttl)
+        await clock.first()
         await self._load()
         await self._try_credentials()
-        self._clock_task = asyncio.create_task(self._clock.watch(), name=f"clock of {self.name}")
+        self._clock_task = asyncio.create_task(clock.watch(), name=f"clock of {self.name}")
         self.health.ready = True
 
     async def close(self) -> None:
@@ -208,8 +209,15 @@ class CcxtAdapter:
             raise NotReady(f"neither account nor open orders can be read: {error}") from error
 
     @property
+    def _started(self) -> _Orders:
+        if self._orders is None:
+            raise Unavailable(f"{self.name} is not started")
+        return self._orders
+
+    @property
     def _where(self) -> str:
-        return f"{self._endpoint.exchange} at {self._endpoint.url or self._endpoint.where}"
+        url = self._endpoint.url
+        return f"{self._endpoint.exchange} {f'at {url}' if url else f'({self._endpoint.where})'}"
 
     async def _ask_urgently(self, request: Coroutine[Any, Any, Any]) -> Any:
         return await self._requests.ask("read", Lane.URGENT, request)
@@ -230,44 +238,59 @@ class CcxtAdapter:
 
     async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
         """See `Adapter.place`."""
+        orders = self._started
         if order.order_type not in (OrderType.MARKET, OrderType.LIMIT):
             raise Rejected(f"{self.name} is not sent {order.order_type.value} orders")
         if order.order_type is OrderType.LIMIT and order.price is None:
             raise Rejected("a limit order needs a price")
         if order.symbol not in self._rules:
             raise Rejected(f"{self.name} does not trade {order.symbol}")
-        self._clock.check()
-        return await self._orders.place(order, before_send)
+        if self._clock is not None:
+            self._clock.check()
+        return await orders.place(order, before_send)
 
     async def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
         """See `Adapter.cancel`."""
-        return await self._orders.cancel(symbol, client_order_id, venue_order_id)
+        return await self._started.cancel(symbol, client_order_id, venue_order_id)
 
     async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None = None) -> VenueOrder | None:
         """See `Adapter.find`."""
-        return await self._orders.find(symbol, client_order_id, venue_order_id)
+        return await self._started.find(symbol, client_order_id, venue_order_id)
 
     async def open_orders(self, symbol: str | None = None) -> list[VenueOrder]:
         """Every open order of the account, of one symbol where given."""
-        return await self._orders.open_orders(symbol)
+        return await self._started.open_orders(symbol)
 
     async def fills(
         self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
     ) -> list[VenueFill]:
         """See `Adapter.fills`."""
-        return await self._orders.fills(symbol, venue_order_id, since_ms)
+        return await self._started.fills(symbol, venue_order_id, since_ms)
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         """The best levels, as the venue answers now."""
-        return await self._orders.order_book(symbol, depth)
+        return await self._started.order_book(symbol, depth)
 
     async def balances(self) -> list[Balance]:
         """What the account holds."""
-        return await self._orders.balances()
+        return await self._started.balances()
+
+    async def cancel_all_after(self, seconds: float) -> bool:
+        """Have the venue cancel all of the account's orders unless this is called again within `seconds`; 0 disarms.
+
+        False: the venue has no such timer, or is not started; nothing was asked.
+
+        Raises:
+            AdapterError
+        """
+        if not self._dialect.cancel_all_after or self._orders is None:
+            return False
+        await self._ask_urgently(self._exchange.cancel_all_orders_after(int(seconds * 1000)))
+        return True
 
     async def run_stream(self, sink: UpdateSink) -> None:
         """See `Adapter.run_stream`."""
-        orders, has = self._orders, self._exchange.has
+        orders, has = self._started, self._exchange.has
         told = orders.told if isinstance(orders, UnifiedOrders) else None
         if told is not None and not (has.get("watchOrders") or has.get("watchMyTrades")):
             self.health.stream_supported = False

@@ -166,7 +166,9 @@ class BinanceOrders:
         return rows
 
     def _id(self, symbol: str) -> str:
-        return str(self._exchange.markets[symbol]["id"])
+        """The venue's name of a symbol; of one that it lists no more, too, for an order that is left there."""
+        market = self._exchange.markets.get(symbol)
+        return str(market["id"]) if market is not None else symbol.replace("/", "")
 
     def _symbol(self, row: dict[str, Any]) -> str:
         market = self._exchange.markets_by_id.get(row.get("symbol"))

@@ -45,6 +45,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The id and the parameters of `fetch_order` that ask by client order id."""
     cancel_by: Callable[[str], tuple[str | None, dict[str, Any]]] | None = _unified
     """The same for `cancel_order`; None: it must be found first."""
+    cancel_all_after: bool = False
+    """Whether ccxt's `cancelAllOrdersAfter` arms a timer at the exchange that every further call winds up again, and 0 disarms."""
     instant: tuple[str, ...] = ("IOC", "FOK")
     """The times in force that the exchange itself knows, beside GTC."""
     weight_per_cost: float = 1.0
@@ -101,14 +103,17 @@ DIALECTS: dict[str, Dialect] = {
         lookup_by=lambda client_id: (None, {"acknowledged": True, "orderLinkId": client_id}),
         cancel_by=lambda client_id: (None, {"orderLinkId": client_id}),
     ),
-    "okx": Dialect(expiry_header="expTime"),
-    "kraken": Dialect(expiry_param="deadline", expiry_as="deadline_iso", lookup="open_and_closed"),
+    "okx": Dialect(expiry_header="expTime", cancel_all_after=True),
+    "kraken": Dialect(
+        expiry_param="deadline", expiry_as="deadline_iso", lookup="open_and_closed", cancel_all_after=True
+    ),
     "krakenfutures": Dialect(
         max_client_order_id=100,
         expiry_param="processBefore",
         expiry_as="deadline_iso",
         lookup_by=lambda client_id: (None, {"cliOrdIds": [client_id]}),
         cancel_by=None,
+        cancel_all_after=True,
     ),
     "coinbase": Dialect(
         client_id_param="client_order_id", max_client_order_id=64, lookup="open_and_closed", cancel_by=None
@@ -121,7 +126,7 @@ DIALECTS: dict[str, Dialect] = {
         expiry_header="x-gate-exptime",
         cancel_by=lambda client_id: (f"t-{client_id}", {}),
     ),
-    "htx": Dialect(max_client_order_id=64),
+    "htx": Dialect(max_client_order_id=64, cancel_all_after=True),
     "deribit": Dialect(
         client_id_param="label",
         max_client_order_id=64,

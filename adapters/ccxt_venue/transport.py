@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
+import certifi
 import httptools
 
 MOST_CONNECTIONS = 64
@@ -269,7 +270,8 @@ class Transport:
 
     async def _connect(self, host: _Host) -> _Connection:
         if host.secure and self._tls is None:
-            self._tls = ssl.create_default_context()
+            self._tls = ssl.create_default_context()  # the machine's authorities, and SSL_CERT_FILE
+            self._tls.load_verify_locations(certifi.where())  # a container may have none
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_seconds):

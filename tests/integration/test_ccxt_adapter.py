@@ -445,6 +445,28 @@ async def test_rules_book_and_balances() -> None:
         assert held["USDT"] == (Decimal("8345.6"), Decimal(4000))
 
 
+async def test_an_adapter_that_is_not_started_says_that_nothing_was_sent() -> None:
+    adapter = adapter_at("http://127.0.0.1:9")
+    for request in (adapter.place(order()), adapter.cancel(BTC, "c1", None), adapter.find(BTC, "c1")):
+        with pytest.raises(Unavailable, match="not started"):
+            await request
+    assert not await adapter.cancel_all_after(60)
+    await adapter.close()
+
+
+async def test_an_order_of_a_symbol_that_is_listed_no_more_can_be_cancelled() -> None:
+    async with trading() as scene:
+        placed = await scene.adapter.place(order())
+        await scene.control.fault(
+            "broken_body", path="/api/v3/exchangeInfo", body='{"symbols": [], "rateLimits": []}', count=None
+        )
+        await scene.adapter.refresh_rules()
+        assert scene.adapter.rules(BTC) is None
+        with pytest.raises(Rejected):
+            await scene.adapter.place(order("c2"))
+        assert await scene.adapter.cancel(BTC, "c1", placed.venue_order_id) is not None
+
+
 # --- the start ------------------------------------------------------------------------------------------------------
 
 
@@ -576,6 +598,25 @@ async def test_a_cut_stream_is_told_and_comes_back(scene: Scene) -> None:
         await scene.adapter.place(order())
         await until(lambda: sink.orders)
     assert not scene.adapter.health.stream_up
+
+
+async def test_a_stream_that_stands_still_is_told_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.ccxt_venue.exchange.KEEP_ALIVE_MS", 200)
+    process = await VenueProcess.start(config())
+    adapter = adapter_at(process.url)
+    try:
+        await adapter.start()
+        async with streaming(adapter) as sink:
+            await until(lambda: sink.ups == [True])
+            process.pause()  # the connection stays open, nothing comes
+            await until(lambda: sink.ups == [True, False])
+            process.resume()
+            await until(lambda: sink.ups == [True, False, True], 30)
+            await adapter.place(order())
+            await until(lambda: sink.orders)
+    finally:
+        await adapter.close()
+        await process.stop()
 
 
 async def test_a_venue_without_the_websocket_api_is_heard_by_listen_key() -> None:

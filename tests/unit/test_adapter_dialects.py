@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
+import ccxt
 import pytest
 from aiohttp import web
 
@@ -204,6 +206,29 @@ async def test_through_a_proxy_only_a_failed_connect_is_certain(
     async with Venue("okx", "http://venue.invalid") as venue:
         with pytest.raises(Unavailable):
             await venue.orders.place(venue.order(), None)
+
+
+@pytest.mark.parametrize("name", ["okx", "kraken", "krakenfutures", "htx"])
+async def test_the_exchanges_own_dead_mans_switch_is_reached(capture: Capture, name: str) -> None:
+    assert dialect_of(name).cancel_all_after
+    async with Venue(name, capture.url) as venue:
+        with contextlib.suppress(ccxt.ExchangeError):  # the answer is not the exchange's
+            await venue.exchange.cancel_all_orders_after(60_000)
+    assert "60" in capture.last
+
+
+def test_a_sandbox_is_another_place() -> None:
+    for name in ("binance", "bybit", "okx"):
+        made = ccxt_exchange.build(
+            Endpoint(name, name, "sandbox"),
+            dialect_of(name),
+            timeout=1,
+            ttl_ms=5000,
+            transport=Transport(),
+            limiter=Limiter(AdapterHealth()),
+        )
+        live = _class(name)()
+        assert made.urls["api"] != live.urls["api"] or made.headers != live.headers
 
 
 def test_every_exchange_of_the_table_can_be_traded_and_a_poorer_one_cannot() -> None:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from adapters.ccxt_venue.transport import Answer, NoAnswer, NotSent, Transport
 
@@ -158,6 +165,50 @@ async def test_answers_nobody_asked_for_end_the_connection() -> None:
         for _ in range(2):
             assert (await get(transport, server.url)).body == b"hi"
         assert server.connections == 2
+
+
+async def test_tls_with_an_authority_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = _self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = Server(says(OK))
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
+    url = f"https://localhost:{listening.sockets[0].getsockname()[1]}"
+    stranger = Transport()
+    with pytest.raises(NotSent):  # not vouched for
+        await get(stranger, url)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    friend = Transport()
+    for _ in range(3):
+        assert (await get(friend, url, method="POST")).body == b"hi"
+    assert server.connections == 1
+    await friend.close()
+    await stranger.close()
+    listening.close()
+    await listening.wait_closed()
+
+
+def _self_signed(folder: Path) -> tuple[Path, Path]:
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return certificate, key
 
 
 async def test_nobody_there() -> None:
