@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from schemas.order import OrderStatus
 
 WARM_UP = 200
 AT_ONCE = 16
+WRITES = 200
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,15 @@ class Results:
 
     pubsub: str
     ccxt_version: str
+    load: float
+    """Processes of others and ours that wanted a processor before the run, as an average of a minute."""
     sequential: list[Repetition] = field(default_factory=list)
     at_once: list[Repetition] = field(default_factory=list)
     service: list[Repetition] = field(default_factory=list)
     call_to_wire: list[float] = field(default_factory=list)
     """Seconds from a sequential call of ccxt to its request at the venue."""
+    durable_write: list[float] = field(default_factory=list)
+    """Seconds of one write to the store by itself: each order waits for one before it may be sent."""
     paces: dict[int, Pace] = field(default_factory=dict)
     profile: dict[str, float] = field(default_factory=dict)
     checked: int = 0
@@ -81,7 +87,9 @@ async def measure(rig: Rig, sizes: Sizes, say: Callable[[str], None]) -> Results
     Raises:
         WrongOrders: an order is missing, doubled or not filled.
     """
-    results = Results(rig.pubsub_name, rig.ccxt.version, paces={rate: Pace() for rate in sizes.paced})
+    results = Results(
+        rig.pubsub_name, rig.ccxt.version, os.getloadavg()[0], paces={rate: Pace() for rate in sizes.paced}
+    )
     published: list[Signal] = []
     service = await rig.service()
     say("warming up")
@@ -97,6 +105,7 @@ async def measure(rig: Rig, sizes: Sizes, say: Callable[[str], None]) -> Results
         results.call_to_wire += called
         repetition, _ = await bare(rig, f"p{number}x", sizes.at_once, AT_ONCE)
         results.at_once.append(repetition)
+        results.durable_write += [await rig.durable_write() for _ in range(WRITES)]
         say(f"round {number} of {sizes.rounds}: the service, {sizes.backlog} signals at once")
         backlog = signals(f"backlog{number}", sizes.backlog)
         results.service.append(await saturated(rig, service, backlog))

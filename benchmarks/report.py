@@ -60,7 +60,7 @@ def _ratios(results: Results) -> str:
 
 
 def _latency(results: Results) -> str:
-    rows = [("ms", "p50", "p95", "p99", "orders")]
+    rows = [("ms", "p50", "p95", "p99", "number")]
     for rate, pace in results.paces.items():
         waits = sorted(pace.publish_to_wire)
         rows.append((f"publish to request at the venue, {rate}/s", *_quantiles(_of(waits)), str(len(waits))))
@@ -70,6 +70,8 @@ def _latency(results: Results) -> str:
         )
     calls = sorted(results.call_to_wire)
     rows.append(("ccxt: call to request at the venue", *_quantiles(_of(calls)), str(len(calls))))
+    writes = sorted(results.durable_write)
+    rows.append(("one write on the store's disk, which an order waits for", *_quantiles(_of(writes)), str(len(writes))))
     return _table(rows)
 
 
@@ -86,7 +88,7 @@ def _profile(results: Results) -> str:
 def _conditions(results: Results) -> str:
     return (
         f"{results.checked} orders of the service checked: each once at the venue, filled there and in the ledger, none doubled.\n"
-        f"{cores()} processors for all processes. Pub/Sub: {results.pubsub}. Store: embedded, every commit on disk (fsync).\n"
+        f"{cores()} processors for all processes, load {results.load:.1f} before the run. Pub/Sub: {results.pubsub}. Store: embedded, every commit on disk (fsync).\n"
         f"ccxt {results.ccxt_version}, unmodified, its rate limiter off. CPU: user and system of all threads of the client's process.\n"
         "orders/s: from the first to the last request at the venue. The service shares the processors with the store and Pub/Sub,\n"
         "which the bare loop does not need; it writes each order to disk before it is sent and publishes its events."

@@ -226,6 +226,12 @@ class Rig:
         key = keys.order_key(signal.signal_id)
         return self.shards[keys.shard_of(key, len(self.shards))].order(key)
 
+    async def durable_write(self) -> float:
+        """Seconds that one small write takes to be on disk and answered, with nothing else going on."""
+        started = time.perf_counter()
+        await self.store.call("SET", "benchmark:write", started)
+        return time.perf_counter() - started
+
     async def requests(self) -> dict[str, list[int]]:
         """When create requests reached the venue, ns since the epoch, by client order id."""
         found: dict[str, list[int]] = {}
