@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -72,11 +72,16 @@ class OrderActor:
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
-        self.log = log.bind(order_id=state.parent.order_id, signal_id=state.parent.signal_id)
 
     @property
     def key(self) -> str:
         return self.state.key
+
+    @property
+    def log(self) -> Any:
+        """A logger that names the order."""
+        parent = self.state.parent
+        return log.bind(order_id=parent.order_id, signal_id=parent.signal_id)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
