@@ -1,14 +1,19 @@
 """Exchanges through ccxt, which builds, signs and parses; sending, limiting and judging errors are ours.
 
-endpoint    NAME[=EXCHANGE][@WHERE]
-dialects    what differs from exchange to exchange, in one table
-errors      what an error says about the request, in one audited table
-transport   HTTP/1.1 over persistent connections, one send per request
-exchange    a ccxt exchange on that transport
-limiter     the venue's rate limits, cancels first
-parsing     ccxt's and Binance's structures as ours, exactly
-stream      order updates as they happen
-adapter     all of it behind the adapter protocol
+only_needed     ccxt, imported exchange by exchange
+endpoint        NAME[=EXCHANGE][@WHERE]
+adapter         all of the below behind the adapter protocol
+dialects        what differs from exchange to exchange, in one table
+binance_orders  orders and trades of Binance spot, in its own JSON
+unified_orders  the same everywhere else, by ccxt's unified methods
+parsing         ccxt's and Binance's structures as ours, exactly
+stream          order updates as they happen
+clock           how far the venue's clock and ours are apart
+requests        every request: its lane, its one send, what its failure means
+errors          what an error says about the request, in one audited table
+limiter         the venue's rate limits, cancels first
+exchange        a ccxt exchange on our limiter and transport
+transport       HTTP/1.1 over persistent connections, one send per request
 """
 
 import adapters.ccxt_venue.only_needed  # noqa: F401 - before anything imports ccxt

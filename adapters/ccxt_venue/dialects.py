@@ -43,6 +43,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """How an order is found by its client order id: by a question for it, by listing, or by Deribit's label."""
     lookup_by: Callable[[str], tuple[str | None, dict[str, Any]]] = _unified
     """The id and the parameters of `fetch_order` that ask by client order id."""
+    list_by: Callable[[str], dict[str, Any]] = lambda _: {}
+    """What narrows a list of orders down to one client order id."""
     cancel_by: Callable[[str], tuple[str | None, dict[str, Any]]] | None = _unified
     """The same for `cancel_order`; None: it must be found first."""
     cancel_all_after: bool = False
@@ -105,7 +107,11 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "okx": Dialect(expiry_header="expTime", cancel_all_after=True),
     "kraken": Dialect(
-        expiry_param="deadline", expiry_as="deadline_iso", lookup="open_and_closed", cancel_all_after=True
+        expiry_param="deadline",
+        expiry_as="deadline_iso",
+        lookup="open_and_closed",
+        list_by=lambda client_id: {"clientOrderId": client_id},
+        cancel_all_after=True,
     ),
     "krakenfutures": Dialect(
         max_client_order_id=100,

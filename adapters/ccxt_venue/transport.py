@@ -276,7 +276,11 @@ class Transport:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 _, connection = await loop.create_connection(
-                    _Connection, host.host, host.port, ssl=self._tls if host.secure else None
+                    _Connection,
+                    host.host,
+                    host.port,
+                    ssl=self._tls if host.secure else None,
+                    happy_eyeballs_delay=0.25,
                 )
         except TimeoutError:
             raise NotSent(f"no connection to {host.name} within {self._connect_seconds:g} s") from None

@@ -20,6 +20,8 @@ from schemas.market import OrderBook
 from schemas.terms import OrderType, TimeInForce
 
 MOST_PAGES = 1000
+SHORTEST_PAGE = 50
+"""A list of orders that is shorter than this is complete."""
 IDS_KEPT = 10_000
 
 
@@ -108,23 +110,38 @@ class UnifiedOrders:
         return [self._read(row, str(row["symbol"]), None) for row in rows]
 
     async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]:
-        exchange = self._exchange
-        found: dict[str, VenueFill] = {}
+        """All trades of an order, or since a time. Without either: the newest page."""
+        exchange, found = self._exchange, dict[str, VenueFill]()
+        complete = False
         if venue_order_id is not None and exchange.has.get("fetchOrderTrades"):
             rows = self._rows(await self._question(exchange.fetch_order_trades(venue_order_id, symbol)))
-            found = self._trades(rows, symbol)
-        else:
-            since = since_ms
-            for _ in range(MOST_PAGES):
-                rows = self._rows(await self._question(exchange.fetch_my_trades(symbol, since)))
-                page = self._trades(rows, symbol)
-                fresh = page.keys() - found.keys()
-                found |= page
-                if not fresh or since_ms is None:
-                    break
-                since = max(fill.timestamp for fill in page.values())
+            found, complete = self._trades(rows, symbol), len(rows) < SHORTEST_PAGE
+        if not complete:
+            since = await self._began(symbol, venue_order_id) if venue_order_id is not None else since_ms
+            found |= await self._trades_since(symbol, since)
         chosen = [fill for fill in found.values() if venue_order_id in (None, fill.venue_order_id)]
         return sorted(chosen, key=lambda fill: (fill.timestamp, fill.trade_id))
+
+    async def _began(self, symbol: str, venue_order_id: str) -> int | None:
+        """When an order was created, so that its trades can be listed from there."""
+        if not self._exchange.has.get("fetchOrder"):
+            return None
+        parameters = {"acknowledged": True} if self._exchange.id == "bybit" else {}
+        raw = await self._question(self._exchange.fetch_order(venue_order_id, symbol, parameters))
+        told = raw.get("timestamp") if isinstance(raw, dict) else None
+        return int(told) if told is not None else None
+
+    async def _trades_since(self, symbol: str, since: int | None) -> dict[str, VenueFill]:
+        found: dict[str, VenueFill] = {}
+        for _ in range(MOST_PAGES):
+            rows = self._rows(await self._question(self._exchange.fetch_my_trades(symbol, since)))
+            page = self._trades(rows, symbol)
+            fresh = page.keys() - found.keys()
+            found |= page
+            if not fresh or since is None:
+                break
+            since = max(fill.timestamp for fill in page.values())
+        return found
 
     async def order_book(self, symbol: str, depth: int) -> OrderBook:
         raw = await self._requests.ask("read", Lane.READ, self._exchange.fetch_order_book(symbol, depth))
@@ -150,14 +167,26 @@ class UnifiedOrders:
         return self._read(row, str(row["symbol"]), None)
 
     async def _search(self, symbol: str, client_order_id: str) -> VenueOrder | None:
-        """Find an order among the open and the closed ones, where the exchange has no question for one."""
-        exchange = self._exchange
-        for name, fetch in (("fetchOpenOrders", "fetch_open_orders"), ("fetchClosedOrders", "fetch_closed_orders")):
-            if not exchange.has.get(name):
+        """Find an order among the open and the ended ones, where the exchange has no question for one.
+
+        Raises:
+            Unknown: it is not listed, but the list is so long that it may have been left out.
+        """
+        exchange, unsure = self._exchange, False
+        parameters = self._dialect.list_by(self._theirs(client_order_id))
+        ended = (
+            ["fetch_orders"] if exchange.has.get("fetchOrders") else ["fetch_closed_orders", "fetch_canceled_orders"]
+        )
+        for name in ("fetch_open_orders", *ended):
+            if not exchange.has.get(_camel(name)):
                 continue
-            for raw in self._rows(await self._question(getattr(exchange, fetch)(symbol))):
+            rows = self._rows(await self._question(getattr(exchange, name)(symbol, None, None, dict(parameters))))
+            for raw in rows:
                 if self._is(raw, client_order_id):
                     return self._read(raw, symbol, client_order_id)
+            unsure = unsure or len(rows) >= SHORTEST_PAGE
+        if unsure:
+            raise self._requests.unreadable(f"lists too many orders to tell that {client_order_id} is not among them")
         return None
 
     async def _by_label(self, symbol: str, client_order_id: str) -> VenueOrder | None:
@@ -219,3 +248,8 @@ class UnifiedOrders:
         if not isinstance(rows, list):
             raise self._requests.unreadable("is not a list")
         return rows
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

@@ -704,6 +704,15 @@ async def test_the_unified_way_is_as_exact(unified: Scene) -> None:
     assert len(await adapter.fills(BTC, since_ms=1)) == 1
 
 
+async def test_the_unified_way_brings_all_trades_of_an_order(unified: Scene) -> None:
+    placed = await unified.adapter.place(order(quantity=Decimal("0.5")))
+    await unified.adapter.place(order("other", price=Decimal(41000), quantity=Decimal("0.001")))
+    await unified.control.trade("BTCUSDT", "SELL", "0.001", "41000")
+    for _ in range(6):
+        await asyncio.gather(*(unified.control.trade("BTCUSDT", "SELL", "0.0002", "40000") for _ in range(100)))
+    assert len(await unified.adapter.fills(BTC, venue_order_id=placed.venue_order_id)) == 600
+
+
 @pytest.mark.parametrize(
     ("fault", "meaning"),
     [

@@ -161,6 +161,13 @@ async def test_a_question_and_a_cancel_name_the_order_by_our_id(capture: Capture
         assert OURS in capture.last
 
 
+async def test_kraken_is_asked_for_the_order_by_our_id_in_its_lists(capture: Capture) -> None:
+    async with Venue("kraken", capture.url) as venue:
+        with pytest.raises(Unknown):
+            await venue.orders.find(venue.symbol, OURS, None)
+    assert f"cl_ord_id={OURS}" in capture.last
+
+
 async def test_a_create_that_does_not_carry_our_id_never_leaves(capture: Capture) -> None:
     # ccxt drops what it does not know: on Coinbase the unified parameter, silently
     async with Venue("coinbase", capture.url, Dialect()) as venue:
