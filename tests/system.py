@@ -271,8 +271,7 @@ class System:
 
     def events(self, signal_id: str) -> list[OrderEvent]:
         """The events of a signal's order so far, in their order."""
-        found = [event for event in self.watch.events.values() if event.signal_id == signal_id]
-        return sorted(found, key=lambda event: event.sequence)
+        return sorted(self.watch.by_signal.get(signal_id, ()), key=lambda event: event.sequence)
 
     async def told(self, signal_id: str, status: str, seconds: float = 30.0) -> OrderEvent:
         """The first event of a signal's order with a status, once it was published."""

@@ -19,6 +19,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.events: dict[str, OrderEvent] = {}
+        self.by_signal: dict[str, list[OrderEvent]] = {}
         self.repeated = 0
         self.latest: OrderedDict[str, OrderEvent] = OrderedDict()
         """The newest event of each order, most recently changed last."""
@@ -36,6 +37,7 @@ class Watch:
             self.repeated += 1
             return
         self.events[event.event_id] = event
+        self.by_signal.setdefault(event.signal_id, []).append(event)
         self.types[event.event_type] += 1
         self.recent.append(event)
         if event.sequence > 0:
