@@ -21,6 +21,15 @@ from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from execution import failpoints, garbage, logs
 from execution.accept import Acceptor
 from execution.commands import Commands
+from execution.component_health import (
+    intake_health,
+    outbox_health,
+    shards_health,
+    store_health,
+    subscription_health,
+    venue_health,
+)
+from execution.dead_letters import DeadLetters
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.health import ComponentHealth, HealthReport
 from execution.http_server import HttpServer
@@ -31,8 +40,6 @@ from execution.metrics import Metrics
 from execution.outbox import Outbox
 from execution.projections import Projections
 from execution.pubsub import (
-    IncomingMessage,
-    OutgoingMessage,
     Publisher,
     PubSubChannel,
     Subscriber,
@@ -53,6 +60,8 @@ log = structlog.get_logger(__name__)
 
 
 DAY = 86400
+LOOP_SECONDS = 10.0
+"""An event loop that has not come round for so long is dead."""
 STORE_PATIENCE = 10.0
 """Seconds that a store which starts beside us, or still loads, is waited for."""
 
@@ -401,72 +410,25 @@ class Daemon:
             "pid": os.getpid(),
         }
 
-    # --- health -----------------------------------------------------------------------------------------------------
+    # --- health ------------------------------------------------------------------------------------------------------
 
     def health(self) -> HealthReport:
         """The truth about each component, as it is now."""
-        alive = time.monotonic() - self._loop_seen < 10 or not self._started
-        parts = [self._store_health()]
+        alive = time.monotonic() - self._loop_seen < LOOP_SECONDS or not self._started
+        parts = [store_health(self._store)]
         if self._started:
-            parts += [self._shards_health(), self._outbox_health(), self._intake_health()]
-            parts += [self._subscriber_health(name) for name in self._subscribers]
-        parts += [self._venue_health(name) for name in self._adapters]
+            parts += [
+                shards_health(self._leases, self._runner, self.settings),
+                outbox_health(self._outbox),
+                intake_health(self._runner),
+            ]
+            parts += [subscription_health(name, subscriber) for name, subscriber in self._subscribers.items()]
+        for name, adapter in self._adapters.items():
+            unwatched = self._reconciler.unwatched.get(name, 0) if self._started else 0
+            parts.append(venue_health(name, adapter.health, unwatched))
         if self._stopping or not self._started:
             parts.append(ComponentHealth("service", "down", "stopping" if self._stopping else "starting"))
         return HealthReport(instance=self.settings.instance_id, live=alive, components=parts)
-
-    def _store_health(self) -> ComponentHealth:
-        if self._store is None:
-            return ComponentHealth("store", "down", "not connected yet")
-        if self._store.connected:
-            return ComponentHealth("store", "ok", "connected")
-        return ComponentHealth("store", "down", "not connected: nothing is accepted, nothing new is sent")
-
-    def _shards_health(self) -> ComponentHealth:
-        beat = self._leases.last_beat
-        if beat is None or time.monotonic() - beat > self.settings.lease_ttl:
-            return ComponentHealth("shards", "down", "leases are not being renewed")
-        owned, replicas = len(self._leases.owned), self._leases.replicas
-        detail = f"{owned} of {self.settings.shards} shards, {replicas} replicas, {self._runner.live} live orders"
-        return ComponentHealth("shards", "ok", detail)
-
-    def _outbox_health(self) -> ComponentHealth:
-        since, backlog = self._outbox.failing_since, sum(self._outbox.backlog.values())
-        if since is not None:
-            seconds = int(time.monotonic() - since)
-            detail = f"events not published for {seconds} s, {backlog} waiting: {self._outbox.last_error}"
-            return ComponentHealth("outbox", "degraded", detail)
-        return ComponentHealth("outbox", "ok", f"{backlog} events waiting")
-
-    def _intake_health(self) -> ComponentHealth:
-        runner = self._runner
-        if runner.room.is_set():
-            return ComponentHealth("intake", "ok", f"{runner.sends_waiting} orders waiting for a venue")
-        detail = (
-            f"paused: {runner.sends_waiting} orders wait for a venue, {runner.live} are live; the rest stays in Pub/Sub"
-        )
-        return ComponentHealth("intake", "degraded", detail)
-
-    def _subscriber_health(self, setting: str) -> ComponentHealth:
-        status = self._subscribers[setting].status
-        if status.connected:
-            return ComponentHealth(f"subscription {setting}", "ok", f"{self._subscribers[setting].outstanding} held")
-        return ComponentHealth(f"subscription {setting}", "down", f"not connected: {status.last_error}")
-
-    def _venue_health(self, name: str) -> ComponentHealth:
-        health = self._adapters[name].health
-        component = f"venue {name}"
-        if not health.ready:
-            return ComponentHealth(component, "down", health.last_error or "not started yet")
-        if health.limited_until is not None and health.limited_until > time.time() * 1000:
-            seconds = health.limited_until / 1000 - time.time()
-            return ComponentHealth(component, "degraded", f"rate limited for {seconds:.0f} s, {health.queued} waiting")
-        if health.stream_supported and not health.stream_up:
-            return ComponentHealth(component, "degraded", f"stream down, polling: {health.last_error}")
-        unwatched = self._reconciler.unwatched.get(name, 0) if self._started else 0
-        if unwatched:
-            return ComponentHealth(component, "degraded", f"{unwatched} open orders there are not in the ledger")
-        return ComponentHealth(component, "ok", f"{health.queued} requests waiting")
 
     # --- stopping ---------------------------------------------------------------------------------------------------
 
@@ -503,21 +465,3 @@ class Daemon:
         if self._embedded is not None:
             await self._embedded.stop()
         log.info("stopped", seconds=round(time.monotonic() - started, 2))
-
-
-class DeadLetters:
-    """What could not be identified goes to the dead-letter topic, with the reason and where it came from."""
-
-    def __init__(self, publisher: Publisher, topic: str) -> None:
-        self._publisher = publisher
-        self._topic = topic
-
-    async def __call__(self, message: IncomingMessage, reason: str) -> None:
-        attributes = {key: value for key, value in message.attributes.items() if not key.startswith("dead-letter-")}
-        attributes |= {
-            "dead-letter-reason": reason[:900],
-            "dead-letter-message-id": message.message_id,
-            "dead-letter-publish-time-ms": str(message.publish_time_ms),
-        }
-        body = message.data or b"\0"  # Pub/Sub takes no message without a body when its attributes are gone
-        await self._publisher.publish(self._topic, [OutgoingMessage(body, attributes)])

@@ -25,7 +25,27 @@ from schemas.signal import Signal
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter that says only when the process started
 
-_FAST = (0.0002, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_FAST = (
+    0.0002,
+    0.0005,
+    0.00075,
+    0.001,
+    0.0015,
+    0.002,
+    0.003,
+    0.005,
+    0.0075,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+)
 _MOST_SERIES = 200
 """Label values that a venue or a sender may invent per metric; what comes later is counted as `other`."""
 
