@@ -6,10 +6,9 @@ dead-letter topic does not answer, messages are held, and the flow control of Pu
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,14 +17,12 @@ from pydantic import ValidationError
 
 from adapters.base import Adapter
 from algorithms import ALGORITHMS
-from execution import failpoints
+from execution.intake import DeadLetter
 from execution.ledger import Accepted, AcceptOutcome, Conflict, Duplicate, Ledger, generated_order_id, keys, order_key
 from execution.metrics import Metrics
 from execution.order_actor import Arrival
 from execution.pubsub import IncomingMessage
-from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
-from execution.store import STORE_ERRORS
 from schemas import exact_json
 from schemas.event import EventType, OrderEvent
 from schemas.market import MarketRules
@@ -34,10 +31,6 @@ from schemas.signal import InvalidSignal, Signal, parse, unwrap
 from schemas.terms import Side
 
 log = structlog.get_logger(__name__)
-
-DeadLetter = Callable[[IncomingMessage, str], Awaitable[None]]
-LONGEST_PAUSE = 5.0
-MOST_FAILURES = 5
 
 
 class Acceptor:
@@ -66,45 +59,14 @@ class Acceptor:
         self._execution_timeout = execution_timeout
         self._signal_max_age = signal_max_age
         self._wake_outbox = wake_outbox
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    def handle(self, message: IncomingMessage) -> None:
-        """Take a message from the subscriber."""
+    async def take(self, message: IncomingMessage) -> None:
+        """Make what a message says durable: an order, a rejection, or a dead letter.
+
+        Raises:
+            StoreUnavailable, PubSubError: it is not; offer it again.
+        """
         self._metrics.signal_received()
-        task = asyncio.get_running_loop().create_task(self._settle(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def finish(self, seconds: float) -> None:
-        """Wait for acceptances under way; what is left then is handed back to Pub/Sub by not being acknowledged."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-
-    async def _settle(self, message: IncomingMessage) -> None:
-        pause, failures = 0.1, 0
-        while True:
-            await self._runner.room.wait()
-            try:
-                if failures < MOST_FAILURES:
-                    await self._take(message)
-                else:
-                    await self._bury(message, "the service failed on it again and again; see its log")
-            except (*STORE_ERRORS, PubSubError) as error:
-                log.error("signal held: it cannot be made durable", message_id=message.message_id, error=str(error))
-            except Exception:
-                failures += 1
-                self._metrics.internal_error("accept")
-                log.exception("acceptance failed unexpectedly", message_id=message.message_id)
-            else:
-                failpoints.hit("accept.before_ack")
-                message.ack()
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
-
-    async def _take(self, message: IncomingMessage) -> None:
         try:
             fields = exact_json.decode(message.data)
         except ValueError as error:

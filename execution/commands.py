@@ -6,20 +6,18 @@ is acknowledged once the command is durable. What cannot be done is answered by 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 
-from execution.accept import LONGEST_PAUSE, DeadLetter, rejection
+from execution.accept import rejection
+from execution.intake import DeadLetter
 from execution.ledger import Fenced, Ledger, keys
 from execution.metrics import Metrics
 from execution.order_actor import Booking, OrderActor
 from execution.pubsub import IncomingMessage
-from execution.pubsub.errors import PubSubError
 from execution.runner import Runner
-from execution.store import STORE_ERRORS
 from schemas import exact_json
 from schemas.command import AmendOrder, CancelOrder, InvalidCommand, OrderCommand, PauseOrder, ResumeOrder, parse
 
@@ -45,20 +43,6 @@ class Commands:
         self._dead_letter = dead_letter
         self._instance = instance
         self._wake_outbox = wake_outbox
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def handle(self, message: IncomingMessage) -> None:
-        """Take a message from the control subscription."""
-        task = asyncio.get_running_loop().create_task(self._settle(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def finish(self, seconds: float) -> None:
-        """Wait for commands under way; Pub/Sub delivers the rest again."""
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
 
     async def read_inbox(self, shard: int) -> None:
         """Carry out what other replicas left for the owner of a shard."""
@@ -77,23 +61,12 @@ class Commands:
             done.append(entry)
         await self._ledger.settle_inbox(shard, done)
 
-    async def _settle(self, message: IncomingMessage) -> None:
-        pause = 0.1
-        while True:
-            try:
-                await self._take(message)
-            except (*STORE_ERRORS, PubSubError, Fenced) as error:
-                log.warning("command held", message_id=message.message_id, error=str(error))
-            except Exception:
-                self._metrics.internal_error("commands")
-                log.exception("command held: it failed unexpectedly", message_id=message.message_id)
-            else:
-                message.ack()
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
+    async def take(self, message: IncomingMessage) -> None:
+        """Carry out what a message says, or leave it to who can, or answer why it cannot be.
 
-    async def _take(self, message: IncomingMessage) -> None:
+        Raises:
+            StoreUnavailable, PubSubError, Fenced: nothing is certain; offer it again.
+        """
         try:
             fields = exact_json.decode(message.data)
         except ValueError as error:

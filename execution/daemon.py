@@ -33,6 +33,7 @@ from execution.dead_letters import DeadLetters
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.health import ComponentHealth, HealthReport
 from execution.http_server import HttpServer
+from execution.intake import Intake
 from execution.leases import ShardLeases
 from execution.ledger import Lease, Ledger, keys
 from execution.ledger.outbox import OutboxStore
@@ -263,7 +264,7 @@ class Daemon:
         )
         runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
         dead_letter = DeadLetters(publisher, topic_name(project, settings.dead_letter_topic))
-        self._acceptor = Acceptor(
+        acceptor = Acceptor(
             runner,
             ledger,
             self._adapters,
@@ -303,8 +304,10 @@ class Daemon:
             self._watch(f"reconciliation of {name}", self._reconciler.run(name))
         self._watch("leases", self._leases.run())
         self._watch("pulse", self._pulse())
-        self._subscribe(settings.signals_subscription, self._acceptor.handle, settings.max_outstanding)
-        self._subscribe(settings.control_subscription, self._commands.handle, 100)
+        self._signals = Intake("signals", acceptor.take, dead_letter, metrics, room=runner.room)
+        self._control = Intake("commands", self._commands.take, dead_letter, metrics)
+        self._subscribe(settings.signals_subscription, self._signals.handle, settings.max_outstanding)
+        self._subscribe(settings.control_subscription, self._control.handle, 100)
 
     def _subscribe(self, setting: str, handler: Any, most: int) -> None:
         assert self._channel is not None
@@ -445,8 +448,8 @@ class Daemon:
                 async with asyncio.timeout(budget * 0.9):
                     await asyncio.gather(
                         *(subscriber.stop(budget * 0.1) for subscriber in self._subscribers.values()),
-                        self._acceptor.finish(budget * 0.15),
-                        self._commands.finish(budget * 0.15),
+                        self._signals.finish(budget * 0.15),
+                        self._control.finish(budget * 0.15),
                     )
                     await self._hand_over(set(self._leases.owned))
                     await self._leases.release_all()

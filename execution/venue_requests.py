@@ -119,7 +119,7 @@ class Requests:
         desk.sends(+1)
         try:
             while True:
-                while not actor.lease.valid:  # noqa: ASYNC110 - a lease is a time, not an event
+                while not actor.lease.valid:
                     await asyncio.sleep(0.05)
                 refusal = self._why_not(child)
                 if refusal is not None:

@@ -258,7 +258,7 @@ async def test_a_paused_replica_that_wakes_up_does_no_harm(system: System) -> No
     [
         "ledger.before=kill@1",
         "ledger.after=kill@1",
-        "accept.before_ack=kill@1",
+        "signals.before_ack=kill@1",
         "send.before=kill@1",
         "send.answered=kill@1",
         "ledger.before=kill@2",
