@@ -229,7 +229,7 @@ class Rig:
     async def durable_write(self) -> float:
         """Seconds that one small write takes to be on disk and answered, with nothing else going on."""
         started = time.perf_counter()
-        await self.store.call("SET", "benchmark:write", started)
+        await self.store.call("SET", "benchmark:write", "1")
         return time.perf_counter() - started
 
     async def requests(self) -> dict[str, list[int]]:
