@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 DeadLetter = Callable[[IncomingMessage, str], Awaitable[None]]
 LONGEST_PAUSE = 5.0
 MOST_FAILURES = 5
+AT_ONCE = 64
+"""Messages worked on at a time. More would make nothing faster, but every turn of the event loop longer: lease renewals,
+cancels and events would wait behind a burst."""
 
 
 class Intake:
@@ -41,6 +44,7 @@ class Intake:
         self._dead_letter = dead_letter
         self._metrics = metrics
         self._room = room
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, message: IncomingMessage) -> None:
@@ -59,13 +63,14 @@ class Intake:
     async def _settle(self, message: IncomingMessage) -> None:
         pause, failures = 0.1, 0
         while True:
-            if self._room is not None:
-                await self._room.wait()
             try:
-                if failures < MOST_FAILURES:
-                    await self._take(message)
-                else:
-                    await self._dead_letter(message, "the service failed on it again and again; see its log")
+                async with self._turns:
+                    if self._room is not None:
+                        await self._room.wait()
+                    if failures < MOST_FAILURES:
+                        await self._take(message)
+                    else:
+                        await self._dead_letter(message, "the service failed on it again and again; see its log")
             except (*STORE_ERRORS, PubSubError, Fenced) as error:
                 log.error("message held", of=self._name, message_id=message.message_id, error=str(error))
             except Exception:

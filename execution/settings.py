@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     max_outstanding: Count = Field(default=1000, description="Signals held unacknowledged at a time.")
     max_live_orders: Count = Field(default=20_000, description="Working orders per replica at which intake pauses.")
     max_queued_sends: Count = Field(
-        default=1000, description="Orders waiting for their turn at a venue at which intake pauses."
+        default=256, description="Orders waiting for their turn at a venue at which intake pauses."
     )
     poll_interval: Seconds = Field(
         default=2.0, description="Seconds between REST polls of open orders while a venue's stream is down."
