@@ -55,7 +55,7 @@ from execution.pubsub.library_subscriber import LibrarySubscriber
 from execution.reconcile import Reconciler
 from execution.runner import Runner
 from execution.settings import Settings
-from execution.store import Store, StoreRefused, StoreTooOld
+from execution.store import Store, StoreRefused, StoreTooOld, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -144,9 +144,13 @@ class Daemon:
             store = await self._open_store()
             channel = await self._open_pubsub()
             await self._start_adapters(adapters)
+            await self._assemble(store, channel)
+        except StoreUnavailable as error:
+            raise CannotStart(
+                f"{error}: is the server up and REDIS_URL right? Unset, a server is started here"
+            ) from error
         except (OSError, StoreRefused, StoreTooOld, EmbeddedRedisError, PubSubError, AdapterError, ValueError) as error:
             raise CannotStart(str(error)) from error
-        await self._assemble(store, channel)
         self._started = True
         log.info(
             "execution service ready",
@@ -234,10 +238,7 @@ class Daemon:
             order_retention=int(settings.order_retention_days * DAY),
             signal_retention=int(settings.signal_retention_days * DAY),
         )
-        try:
-            await ledger.open()
-        except ValueError as error:
-            raise CannotStart(str(error)) from error
+        await ledger.open()
         publisher = Publisher(channel)
         outbox_store = OutboxStore(store, ledger.shards)
         projections = Projections(
