@@ -175,7 +175,9 @@ class OrderActor:
                 except IllegalTransition as error:
                     self.desk.metrics.illegal_transition()
                     self.log.error("a report was not booked", error=str(error))
-        if not self.closing:
+        if self.state.parent.status.terminal:
+            self._cancel_leftovers(now)
+        elif not self.closing:
             self._carry(self._decide())
         change = self.state.take(now)
         if change is not None:
@@ -197,6 +199,13 @@ class OrderActor:
             if done is not None and not done.done():
                 done.set_result(None)
         self._act()
+
+    def _cancel_leftovers(self, now: int) -> None:
+        """Whatever turns up at a venue after its order has ended is taken off: no algorithm watches it any more."""
+        for child in self.state.children:
+            if child.state is ChildState.OPEN and not child.cancel_requested:
+                self.log.error("an order that was written off is open at its venue", client_order_id=child.child_id)
+                self.state.cancel_sent(child, "its order had ended", now)
 
     def _decide(self) -> Decision:
         state = self.state

@@ -161,4 +161,9 @@ class Reconciler:
             return False
         actor = await self._runner.find(key)
         child = actor.state.child(order.client_order_id, order.venue_order_id) if actor is not None else None
-        return child is not None and not child.state.terminal
+        if child is None:
+            return False
+        if child.state.terminal:
+            self._runner.on_order(venue, order)  # its order, loaded again, takes it off
+            return False
+        return True

@@ -111,6 +111,29 @@ async def test_requests_that_never_arrive_are_given_up(replica: Replica, venue: 
     await agree(replica, venue)
 
 
+async def test_what_was_written_off_and_turns_up_is_taken_off(replica: Replica, venue: ScriptedVenue) -> None:
+    venue.script.extend(["lost_before"] * 3)
+    await replica.signal()
+    record = await replica.ends()
+    child = record.children[0]
+    assert (record.parent.status, child.state) == (OrderStatus.FAILED, ChildState.VOID)
+    late = ApprovedOrder(
+        client_order_id=child.child_id,
+        symbol=child.symbol,
+        side=child.side,
+        order_type=child.order_type,
+        quantity=child.quantity,
+        price=child.price,
+    )
+    await venue.place(late)
+    venue.fill(FIRST, "1")
+    await until(lambda: venue.cancels == [FIRST])
+    await asyncio.sleep(0.3)
+    record = await replica.order()
+    assert (record.parent.status, record.children[0].state) == (OrderStatus.FAILED, ChildState.CANCELED)
+    await agree(replica, venue)
+
+
 async def test_a_certain_reject_is_final(replica: Replica, venue: ScriptedVenue) -> None:
     venue.script.append("reject")
     await replica.signal()
