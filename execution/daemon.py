@@ -61,6 +61,8 @@ log = structlog.get_logger(__name__)
 
 
 DAY = 86400
+ACK_SECONDS = 10
+"""How long Pub/Sub waits for us before it gives a message to another replica: what a replica that died held comes back then."""
 LOOP_SECONDS = 10.0
 """An event loop that has not come round for so long is dead."""
 STORE_PATIENCE = 10.0
@@ -314,7 +316,7 @@ class Daemon:
         assert self._channel is not None
         name = subscription_name(self.settings.google_cloud_project, setting)
         made = LibrarySubscriber if self.settings.subscriber == "library" else Subscriber
-        subscriber = made(self._channel, name, handler, max_outstanding=most)
+        subscriber = made(self._channel, name, handler, max_outstanding=most, ack_deadline=ACK_SECONDS)
         self._subscribers[setting] = subscriber
         self._watch(f"subscriber of {setting}", subscriber.run())
 
