@@ -61,6 +61,8 @@ log = structlog.get_logger(__name__)
 
 
 DAY = 86400
+PATIENCE = 1.0
+"""Seconds after a signal to stop in which the same signal again, as a process group may get it, changes nothing."""
 ACK_SECONDS = 10
 """How long Pub/Sub waits for us before it gives a message to another replica: what a replica that died held comes back then."""
 LOOP_SECONDS = 10.0
@@ -81,9 +83,12 @@ async def run(settings: Settings) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    asked: list[float] = []
+
     def stop() -> None:
-        if stopping.is_set():
-            os._exit(130)  # asked twice: at once
+        asked.append(loop.time())
+        if asked[-1] - asked[0] > PATIENCE:
+            os._exit(130)  # asked again: at once
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

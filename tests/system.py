@@ -25,6 +25,7 @@ from adapters.simulator.server import VenueConfig
 from adapters.simulator.symbols import SymbolSpec
 from execution.dev.audit import audit
 from execution.dev.watch import Watch
+from execution.embedded.tied import tied_to_us
 from execution.ledger import LedgerReader, LoadedOrder, order_key
 from execution.pubsub import (
     OutgoingMessage,
@@ -212,10 +213,7 @@ class System:
         log = self.folder / f"replica-{number}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "execution.cli",
-                "run",
+                *tied_to_us([sys.executable, "-m", "execution.cli", "run"]),
                 env={**_bare(), **self.environment, "INSTANCE_ID": f"replica-{number}", **environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

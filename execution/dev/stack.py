@@ -22,6 +22,7 @@ from adapters.simulator.server import VenueConfig
 from adapters.simulator.symbols import SymbolSpec
 from execution.embedded.pubsub.process import PubSubProcess
 from execution.embedded.redis_server import EmbeddedRedis, StoreInUse
+from execution.embedded.tied import tied_to_us
 
 VENUES = (
     # name, price factor, maker and taker fee in bps, seed
@@ -102,10 +103,7 @@ class Stack:
         """
         with self.log_file.open("wb") as log:
             self.service = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "execution.cli",
-                "run",
+                *tied_to_us([sys.executable, "-m", "execution.cli", "run"]),
                 env={**os.environ, **self.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

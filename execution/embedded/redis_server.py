@@ -30,6 +30,8 @@ from types import TracebackType
 
 import structlog
 
+from execution.embedded.tied import tied_to_us
+
 log = structlog.get_logger(__name__)
 
 _OLDEST = (7, 0)
@@ -46,18 +48,6 @@ _DURABLE = {
     "save": "",
     "maxmemory-policy": "noeviction",
 }
-
-# Run by a small Python between us and the server: it asks the kernel to end the server when we die, sees to it that we have
-# not died before that, and becomes the server. In a forked child of this process (preexec_fn) the same would risk a deadlock
-# with the threads of grpc.
-_TIED_TO_PARENT = """
-import ctypes, os, signal, sys
-if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM, 0, 0, 0):
-    sys.exit("prctl: " + os.strerror(ctypes.get_errno()))
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent process has ended")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 class EmbeddedRedisError(Exception):
@@ -342,9 +332,7 @@ async def _spawn(binary: Path, data_dir: Path, path: Path, server_lock: int) -> 
     settings = {"port": "0", "unixsocket": str(path), "unixsocketperm": "700", "dir": str(data_dir), **_DURABLE}
     config = data_dir / "redis.conf"
     config.write_text("".join(f'{name} "{_escaped(value)}"\n' for name, value in settings.items()))
-    command = [str(binary), str(config)]
-    if sys.platform == "linux":
-        command = [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
+    command = tied_to_us([str(binary), str(config)])
     logfile = data_dir / "redis.log"
     if logfile.exists() and logfile.stat().st_size > _LARGEST_LOG:
         logfile.replace(data_dir / "redis.log.1")
