@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from schemas.market import MarketRules, OrderBook
+from schemas.market import Candle, MarketRules, OrderBook, PublicTrade
 from schemas.terms import OrderType, Side, TimeInForce
 
 ZERO = Decimal(0)
@@ -90,6 +90,13 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     price: Decimal | None = None
     time_in_force: TimeInForce = TimeInForce.GTC
     post_only: bool = False
+    stop_price: Decimal | None = None
+    """Of an order that waits at the venue for its trigger."""
+    trail_bps: Decimal | None = None
+    """Of a trailing stop that the venue itself moves: its distance from the best price, in bps."""
+    display_quantity: Decimal | None = None
+    """Of an iceberg that the venue itself refreshes: what its book shows."""
+    reduce_only: bool = False
 
 
 class ApprovedOrder(NewOrder, frozen=True, kw_only=True):
@@ -171,6 +178,19 @@ class UpdateSink(Protocol):
         """The stream went up (events may have been missed before: catch up over REST) or down."""
 
 
+class MarketSink(Protocol):
+    """Where a venue's market data is delivered. Plain functions, called in the event loop; they must not block."""
+
+    def on_book(self, venue: str, book: OrderBook) -> None:
+        """The book as it is now; what was in between is not told."""
+
+    def on_trades(self, venue: str, symbol: str, trades: Sequence[PublicTrade]) -> None:
+        """Trades since the last call, oldest first, none twice and none left out while the stream is up."""
+
+    def on_market(self, venue: str, symbol: str, *, up: bool, reason: str | None) -> None:
+        """Market data of a symbol began to come (trades before are not known), or ceased: then the last book is void."""
+
+
 class Adapter(Protocol):
     """A venue. Every coroutine raises only `AdapterError`s (and `CancelledError`)."""
 
@@ -230,6 +250,15 @@ class Adapter(Protocol):
         """Our trades of a symbol: all of one order, or all since a time, oldest first, however many pages it takes."""
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook: ...
+
+    async def candles(self, symbol: str, *, seconds: int, since_ms: int, limit: int = 1000) -> list[Candle]:
+        """What was traded per interval of `seconds`, oldest first, from `since_ms` on; intervals without trades may be missing."""
+
+    async def run_market(self, symbol: str, sink: MarketSink) -> None:
+        """Deliver books and trades of a symbol until cancelled; reconnects by itself, polls where no stream exists.
+
+        Several symbols run at once, each by a call of its own.
+        """
 
     async def balances(self) -> list[Balance]: ...
 

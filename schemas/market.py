@@ -28,6 +28,17 @@ class MarketRules(msgspec.Struct, frozen=True, kw_only=True):
     min_price: Decimal = ZERO
     max_price: Decimal = ZERO
     active: bool = True
+    maker_fee: Decimal = ZERO
+    """As a fraction of the notional; negative: a rebate."""
+    taker_fee: Decimal = ZERO
+    fee_in_base: bool = False
+    """Whether a buy pays its fee in the base asset: less arrives than was bought."""
+    contract: bool = False
+    """Whether a derivative is traded, where `reduce_only` has a meaning."""
+    native: tuple[OrderType, ...] = (OrderType.MARKET, OrderType.LIMIT)
+    """The order types the venue itself can hold."""
+    native_iceberg: bool = False
+    """Whether the venue itself can hide part of a resting order."""
 
     def round_quantity(self, quantity: Decimal, order_type: OrderType) -> Decimal:
         """The largest quantity the venue can trade that is not above `quantity`."""
@@ -84,3 +95,47 @@ class OrderBook(msgspec.Struct, frozen=True, kw_only=True):
     bids: tuple[BookLevel, ...]
     asks: tuple[BookLevel, ...]
     received_at: float
+
+    @property
+    def bid(self) -> Decimal | None:
+        """The best price to sell at; None while there is none."""
+        return self.bids[0].price if self.bids else None
+
+    @property
+    def ask(self) -> Decimal | None:
+        """The best price to buy at; None while there is none."""
+        return self.asks[0].price if self.asks else None
+
+    @property
+    def mid(self) -> Decimal | None:
+        """Half way between bid and ask; None while one is missing."""
+        return (self.bids[0].price + self.asks[0].price) / 2 if self.bids and self.asks else None
+
+    def touch(self, side: Side) -> Decimal | None:
+        """The best price of a side: where a buyer's (seller's) resting order would queue."""
+        return self.bid if side is Side.BUY else self.ask
+
+    def opposite(self, side: Side) -> tuple[BookLevel, ...]:
+        """The levels that an order of a side trades against."""
+        return self.asks if side is Side.BUY else self.bids
+
+
+class PublicTrade(msgspec.Struct, frozen=True, kw_only=True):
+    """A trade between anybody, as the venue's tape shows it. `side` is the taker's, where told; `timestamp` in ms."""
+
+    trade_id: str
+    price: Decimal
+    quantity: Decimal
+    timestamp: int
+    side: Side | None = None
+
+
+class Candle(msgspec.Struct, frozen=True, kw_only=True):
+    """What was traded from `start` (ms) for one interval. `volume` is in units of the base asset."""
+
+    start: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
