@@ -23,8 +23,8 @@ from adapters.base import (
     VenueFill,
     VenueOrder,
 )
+from adapters.ccxt_venue import candles, limiter, parsing
 from adapters.ccxt_venue import exchange as ccxt_exchange
-from adapters.ccxt_venue import limiter, parsing
 from adapters.ccxt_venue.binance_orders import BinanceOrders
 from adapters.ccxt_venue.clock import Clock
 from adapters.ccxt_venue.dialects import dialect_of, missing
@@ -34,7 +34,7 @@ from adapters.ccxt_venue.requests import Requests
 from adapters.ccxt_venue.stream import Stream
 from adapters.ccxt_venue.transport import Transport
 from adapters.ccxt_venue.unified_orders import UnifiedOrders
-from schemas.market import MarketRules, OrderBook
+from schemas.market import Candle, MarketRules, OrderBook
 from schemas.terms import OrderType
 
 log = structlog.get_logger(__name__)
@@ -214,6 +214,12 @@ class CcxtAdapter:
             raise Unavailable(f"{self.name} is not started")
         return self._orders
 
+    def _known(self, symbol: str) -> MarketRules:
+        rules = self._rules.get(symbol)
+        if rules is None:
+            raise Rejected(f"{self.name} does not trade {symbol}")
+        return rules
+
     @property
     def _where(self) -> str:
         url = self._endpoint.url
@@ -243,8 +249,7 @@ class CcxtAdapter:
             raise Rejected(f"{self.name} is not sent {order.order_type.value} orders")
         if order.order_type is OrderType.LIMIT and order.price is None:
             raise Rejected("a limit order needs a price")
-        if order.symbol not in self._rules:
-            raise Rejected(f"{self.name} does not trade {order.symbol}")
+        self._known(order.symbol)
         if self._clock is not None:
             self._clock.check()
         return await orders.place(order, before_send)
@@ -270,6 +275,13 @@ class CcxtAdapter:
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         """The best levels, as the venue answers now."""
         return await self._started.order_book(symbol, depth)
+
+    async def candles(self, symbol: str, *, seconds: int, since_ms: int, limit: int = 1000) -> list[Candle]:
+        """See `Adapter.candles`."""
+        self._known(symbol)
+        return await candles.fetch(
+            self._exchange, self._requests, symbol, seconds=seconds, since_ms=since_ms, limit=limit
+        )
 
     async def balances(self) -> list[Balance]:
         """What the account holds."""
