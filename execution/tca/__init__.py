@@ -1,0 +1,6 @@
+"""Transaction cost analysis: measure one order, keep the reports, compare groups of them."""
+
+from execution.tca.aggregate import DIMENSIONS, FEW, Group, aggregate
+from execution.tca.measure import measure
+
+__all__ = ["DIMENSIONS", "FEW", "Group", "aggregate", "measure"]
