@@ -13,10 +13,11 @@ from pathlib import Path
 
 import msgspec
 
+from adapters.simulator.candles import HistoryConfig
 from adapters.simulator.limits import Limits
 from adapters.simulator.market import MarketConfig
 from adapters.simulator.server import Venue, VenueConfig
-from adapters.simulator.symbols import SymbolSpec
+from adapters.simulator.symbols import ORDER_TYPES, SymbolSpec
 
 _PR_SET_PDEATHSIG = 1
 
@@ -45,6 +46,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--volatility", type=float, default=0.6, help="per year")
     parser.add_argument("--drift", type=float, default=0.0, help="per year")
     parser.add_argument("--market", choices=("on", "off"), default="on", help="off: an empty book")
+    parser.add_argument("--order-types", metavar="TYPE,TYPE", help="fewer than Binance's, to play a poorer venue")
+    parser.add_argument("--iceberg", choices=("on", "off"), default="on")
+    parser.add_argument("--trailing", choices=("on", "off"), default="on")
+    parser.add_argument(
+        "--replay",
+        action="append",
+        metavar="[BASE/QUOTE=]FILE",
+        help="CSV ts_ms,price,quantity,side that drives a symbol (the first one, when none is named); may be repeated",
+    )
+    parser.add_argument("--speed", type=float, default=1.0, help="seconds of a recording per second of the clock")
+    parser.add_argument("--history-days", type=int, default=30, help="days of candles from before the start")
     parser.add_argument("--orders-per-10s", type=int, default=100)
     parser.add_argument("--weight-per-minute", type=int, default=6000)
     parser.add_argument("--config-file", type=Path, help="a VenueConfig as JSON, instead of all the above")
@@ -58,7 +70,20 @@ def _config(arguments: argparse.Namespace) -> VenueConfig:
     for item in arguments.price or ["BTC/USDT=50000", "ETH/USDT=3000"]:
         name, _, price = item.partition("=")
         base, _, quote = name.partition("/")
-        symbols.append(SymbolSpec(base=base, quote=quote, price=Decimal(price)))
+        symbols.append(
+            SymbolSpec(
+                base=base,
+                quote=quote,
+                price=Decimal(price),
+                order_types=tuple(arguments.order_types.split(",")) if arguments.order_types else ORDER_TYPES,
+                iceberg=arguments.iceberg == "on",
+                trailing=arguments.trailing == "on",
+            )
+        )
+    replay = {}
+    for item in arguments.replay or []:
+        name, _, path = item.rpartition("=")
+        replay[name.replace("/", "") or symbols[0].id] = path
     market = MarketConfig(seed=arguments.seed, volatility=arguments.volatility, drift=arguments.drift)
     return VenueConfig(
         name=arguments.name,
@@ -70,6 +95,9 @@ def _config(arguments: argparse.Namespace) -> VenueConfig:
         keys=dict(item.split(":", 1) for item in arguments.key or ["local:local-secret"]),
         limits=Limits(orders_per_10s=arguments.orders_per_10s, weight_per_minute=arguments.weight_per_minute),
         market=market if arguments.market == "on" else None,
+        history=HistoryConfig(days=arguments.history_days, seed=arguments.seed, volatility=arguments.volatility),
+        replay=replay,
+        speed=arguments.speed,
     )
 
 
@@ -80,7 +108,11 @@ async def _serve(config: VenueConfig, port_file: Path | None, parent: int | None
         loop.add_signal_handler(number, stopping.set)
     if parent is not None and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    venue = Venue(config)
+    try:
+        venue = Venue(config)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"cannot replay: {error}\n")
+        return 1
     try:
         await venue.start()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -59,9 +60,31 @@ class VenueControl:
         """Take somebody else's orders off the book."""
         await self._ask("DELETE", f"book?symbol={symbol}")
 
-    async def price(self, symbol: str, price: Decimal | str) -> None:
-        """Move the market."""
-        await self._ask("POST", "price", {"symbol": symbol, "price": str(price)})
+    async def price(self, symbol: str, price: Decimal | str, *, seconds: float = 0.0) -> None:
+        """Move the market: now, or in a straight line over some seconds."""
+        await self._ask("POST", "price", {"symbol": symbol, "price": str(price), "seconds": seconds})
+
+    async def market(self) -> dict[str, Any]:
+        """By symbol: who moves it (`kind`), `paused`, `last`, and of a recording `replayed` and `finished`."""
+        answer: dict[str, Any] = await self._ask("GET", "market")
+        return answer
+
+    async def pause(self, symbol: str | None = None) -> None:
+        """Halt the synthetic participants or the recording of a symbol, or of all."""
+        await self._ask("POST", "market", {"symbol": symbol, "paused": True})
+
+    async def unpause(self, symbol: str | None = None) -> None:
+        await self._ask("POST", "market", {"symbol": symbol, "paused": False})
+
+    async def replay(
+        self, symbol: str, trades: Sequence[tuple[int, Decimal | str, Decimal | str, str]], *, speed: float = 1.0
+    ) -> None:
+        """Let recorded trades drive a symbol: (ms, price, quantity, taker's side)."""
+        lines = [(at, str(price), str(quantity), side) for at, price, quantity, side in trades]
+        await self._ask("POST", "replay", {"symbol": symbol, "trades": lines, "speed": speed})
+
+    async def end_replay(self, symbol: str) -> None:
+        await self._ask("DELETE", f"replay?symbol={symbol}")
 
     async def clock(self, offset_ms: int) -> None:
         """Set the venue's clock off."""

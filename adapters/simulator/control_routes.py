@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from adapters.simulator import dialect
-from adapters.simulator.engine import NewOrder
 from adapters.simulator.errors import VenueError
 from adapters.simulator.faults import Fault
+from adapters.simulator.orders import NewOrder
+from adapters.simulator.replay import RecordedTrade, ReplayConfig, read_recording
 
 if TYPE_CHECKING:
     from adapters.simulator.server import Venue
@@ -27,6 +29,28 @@ class Foreign(msgspec.Struct, kw_only=True):
     price: Decimal | None = None
 
 
+class PriceMove(msgspec.Struct, kw_only=True):
+    """Where the price shall be; `seconds`: over how long, zero at once."""
+
+    symbol: str
+    price: Decimal
+    seconds: float = 0.0
+
+
+class Pause(msgspec.Struct, kw_only=True):
+    paused: bool
+    symbol: str | None = None
+
+
+class ReplayRequest(msgspec.Struct, kw_only=True):
+    """A recording to follow: its trades, or the path of a file at the venue."""
+
+    symbol: str
+    trades: list[RecordedTrade] = []
+    path: str | None = None
+    speed: float = 1.0
+
+
 class ControlRoutes:
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
@@ -38,7 +62,7 @@ class ControlRoutes:
             return web.Response(status=404, text=f"no {request.method} of {request.match_info['what']}")
         try:
             answer = route(request, await request.read())
-        except (msgspec.MsgspecError, VenueError, KeyError, ValueError) as error:
+        except (msgspec.MsgspecError, VenueError, KeyError, ValueError, OSError) as error:
             return web.Response(status=400, text=f"{type(error).__name__}: {error}")
         return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
 
@@ -110,13 +134,34 @@ class ControlRoutes:
         return {"canceled": len(orders)}
 
     def _post_price(self, request: web.Request, body: bytes) -> Any:
-        asked = msgspec.json.decode(body, type=dict[str, str])
-        market = self._venue.engine.market(asked["symbol"])
-        price = Decimal(asked["price"])
-        market.last = price
-        synthetic = self._venue.synthetic.get(asked["symbol"])
-        if synthetic is not None:
-            synthetic.move_to(price)
+        """Move the price, now or in a straight line over some seconds."""
+        asked = msgspec.json.decode(body, type=PriceMove)
+        if asked.price <= 0 or asked.seconds < 0:
+            raise ValueError("the price must be above zero and the seconds not below")
+        if asked.seconds:
+            self._venue.markets.ramp(asked.symbol, asked.price, asked.seconds)
+        else:
+            self._venue.markets.move(asked.symbol, asked.price)
+        return {}
+
+    def _get_market(self, request: web.Request, body: bytes) -> Any:
+        return self._venue.markets.state()
+
+    def _post_market(self, request: web.Request, body: bytes) -> Any:
+        """Halt or continue the synthetic participants or the recording."""
+        asked = msgspec.json.decode(body, type=Pause)
+        self._venue.markets.pause(asked.symbol, paused=asked.paused)
+        return self._venue.markets.state()
+
+    def _post_replay(self, request: web.Request, body: bytes) -> Any:
+        asked = msgspec.json.decode(body, type=ReplayRequest)
+        trades = asked.trades if asked.path is None else read_recording(Path(asked.path))
+        trades = [RecordedTrade(one.ts_ms, one.price, one.quantity, one.side.upper()) for one in trades]
+        self._venue.markets.replay(asked.symbol, trades, ReplayConfig(speed=asked.speed))
+        return {"trades": len(trades)}
+
+    def _delete_replay(self, request: web.Request, body: bytes) -> Any:
+        self._venue.markets.end_replay(request.query["symbol"])
         return {}
 
     def _post_clock(self, request: web.Request, body: bytes) -> Any:

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from adapters.simulator.accounts import Account
-from adapters.simulator.engine import Market, PublicTrade
+from adapters.simulator.candles import Candle
+from adapters.simulator.engine import Market
 from adapters.simulator.orders import ZERO as _ZERO
-from adapters.simulator.orders import Order, Trade
+from adapters.simulator.orders import Order, PublicTrade, Trade
 from adapters.simulator.symbols import text
+
+
+def _conditional(of: Order) -> dict[str, Any]:
+    """Fields of an order that only some orders have."""
+    fields: dict[str, Any] = {}
+    if of.trailing_delta:
+        fields["trailingDelta"] = of.trailing_delta
+        fields["trailingTime"] = of.tracking_since or -1
+    return fields
 
 
 def order(of: Order) -> dict[str, Any]:
     """As `GET /api/v3/order` answers."""
-    return {
+    return _conditional(of) | {
         "symbol": of.symbol.id,
         "orderId": of.order_id,
         "orderListId": -1,
@@ -28,11 +38,11 @@ def order(of: Order) -> dict[str, Any]:
         "type": of.kind,
         "side": of.side,
         "stopPrice": text(of.stop_price),
-        "icebergQty": "0.00000000",
+        "icebergQty": text(of.iceberg),
         "time": of.time,
         "updateTime": of.updated,
         "isWorking": of.working,
-        "workingTime": of.time,
+        "workingTime": of.working_since or -1,
         "selfTradePreventionMode": "NONE",
     }
 
@@ -58,11 +68,14 @@ def placed(of: Order, detail: str) -> dict[str, Any]:
         "timeInForce": of.time_in_force,
         "type": of.kind,
         "side": of.side,
-        "workingTime": of.time,
+        "workingTime": of.working_since or -1,
         "selfTradePreventionMode": "NONE",
     }
+    answer |= _conditional(of)
     if of.stop_price:
         answer["stopPrice"] = text(of.stop_price)
+    if of.iceberg:
+        answer["icebergQty"] = text(of.iceberg)
     if detail == "FULL":
         answer["fills"] = [
             {
@@ -79,7 +92,12 @@ def placed(of: Order, detail: str) -> dict[str, Any]:
 
 def canceled(of: Order) -> dict[str, Any]:
     """As `DELETE /api/v3/order` answers."""
-    return {
+    extra = _conditional(of)
+    if of.stop_price:
+        extra["stopPrice"] = text(of.stop_price)
+    if of.iceberg:
+        extra["icebergQty"] = text(of.iceberg)
+    return extra | {
         "symbol": of.symbol.id,
         "origClientOrderId": of.client_order_id,
         "orderId": of.order_id,
@@ -150,7 +168,14 @@ def execution_report(
     """As the user data stream tells a change. `cumulative`: executed quantity, executed value and status at that moment."""
     filled, notional, status = cumulative
     canceling = execution == "CANCELED" and of.cancel_id
-    return {
+    extra: dict[str, Any] = {}
+    if of.trailing_delta:
+        extra["d"] = of.trailing_delta
+        if of.tracking_since:
+            extra["D"] = of.tracking_since
+    if of.working_since:
+        extra["W"] = of.working_since
+    return extra | {
         "e": "executionReport",
         "E": now,
         "s": of.symbol.id,
@@ -161,7 +186,7 @@ def execution_report(
         "q": text(of.quantity),
         "p": text(of.price),
         "P": text(of.stop_price),
-        "F": "0.00000000",
+        "F": text(of.iceberg),
         "g": -1,
         "C": of.client_order_id if canceling else "",
         "x": execution,
@@ -183,7 +208,6 @@ def execution_report(
         "Z": text(notional),
         "Y": text(trade.notional) if trade else "0.00000000",
         "Q": text(of.quote_quantity),
-        "W": of.time,
         "V": "NONE",
     }
 
@@ -214,6 +238,22 @@ def public_trade(symbol: str, trade: PublicTrade) -> dict[str, Any]:
         "m": trade.buyer_is_maker,
         "M": True,
     }
+
+
+def kline(of: Candle, step: int) -> list[Any]:
+    """As `GET /api/v3/klines` answers."""
+    prices = (text(of.open), text(of.high), text(of.low), text(of.close), text(of.volume))
+    taken = (text(of.bought), text(of.bought_value), "0")
+    return [of.start, *prices, of.start + step - 1, text(of.value), of.trades, *taken]
+
+
+def kline_event(symbol: str, interval: str, of: Candle, step: int, now: int, *, closed: bool) -> dict[str, Any]:
+    """As the candle stream tells a candle."""
+    start, open_, high, low, close, volume, end, value, trades, bought, bought_value, _ = kline(of, step)
+    numbers = {"o": open_, "c": close, "h": high, "l": low, "v": volume, "n": trades, "x": closed, "q": value}
+    known = {"t": start, "T": end, "s": symbol, "i": interval, "f": of.first_id, "L": of.last_id}
+    taken = {"V": bought, "Q": bought_value, "B": "0"}
+    return {"e": "kline", "E": now, "s": symbol, "k": {**known, **numbers, **taken}}
 
 
 def ticker(market: Market, now: int) -> dict[str, Any]:

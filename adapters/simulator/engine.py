@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import ROUND_DOWN, Decimal
-
-import msgspec
 
 from adapters.simulator.accounts import Account
 from adapters.simulator.book import Book
-from adapters.simulator.errors import (
-    DUPLICATE,
-    INVALID_SYMBOL,
-    MARKET_CLOSED,
-    NO_SUCH_ORDER,
-    UNKNOWN_CANCEL,
-    WOULD_MATCH,
-    WOULD_TRIGGER,
-    VenueError,
-    filter_failure,
-    missing,
-    rejected,
-)
-from adapters.simulator.orders import Order, Trade
+from adapters.simulator.candles import Candles
+from adapters.simulator.checks import checked
+from adapters.simulator.errors import INVALID_SYMBOL, NO_SUCH_ORDER, UNKNOWN_CANCEL, VenueError
+from adapters.simulator.orders import NewOrder, Order, PublicTrade, Trade
+from adapters.simulator.stops import STOPS, Stops
 from adapters.simulator.symbols import SymbolSpec
+
+__all__ = ["Engine", "Market", "NewOrder", "PublicTrade"]
 
 ZERO = Decimal(0)
 _FEE_STEP = Decimal("0.00000001")
 _BPS = Decimal(10_000)
-
-STOPS = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PROFIT_LIMIT"})
-_LIMITS = frozenset({"LIMIT", "LIMIT_MAKER", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT"})
-
-
-class NewOrder(msgspec.Struct, kw_only=True):
-    """A request to place."""
-
-    symbol: str
-    side: str
-    kind: str
-    quantity: Decimal | None = None
-    quote_quantity: Decimal | None = None
-    price: Decimal | None = None
-    stop_price: Decimal | None = None
-    time_in_force: str | None = None
-    client_order_id: str | None = None
-
-
-class PublicTrade(msgspec.Struct):
-    trade_id: int
-    price: Decimal
-    quantity: Decimal
-    time: int
-    buyer_is_maker: bool
 
 
 class Market:
@@ -65,7 +32,10 @@ class Market:
         self.book = Book()
         self.last = spec.price
         self.trades: deque[PublicTrade] = deque(maxlen=trades_kept)
-        self.stops: list[Order] = []
+        self.candles = Candles()
+        self.stops = Stops()
+        self.held = 0
+        """How many hold the stops back at the moment."""
 
 
 class Engine:
@@ -107,79 +77,21 @@ class Engine:
             VenueError: the order was not taken.
         """
         market = self.market(new.symbol)
-        order = self._checked(account, market, new)
+        order = checked(account, market, new, self._order_ids, self.now())
         self._lock(order, market)
         account.orders[order.order_id] = order
         account.by_client_id[new.symbol, order.client_order_id] = order
         account.open[order.order_id] = order
-        self._report(order, "NEW")
         if order.kind in STOPS:
             order.working = False
-            market.stops.append(order)
+            self._report(order, "NEW")
+            market.stops.add(order, market.last, order.time)
         else:
+            order.working_since = order.time
+            self._report(order, "NEW")
             self._work(order, market)
         self._trigger(market)
         return order
-
-    def _checked(self, account: Account, market: Market, new: NewOrder) -> Order:
-        spec, book = market.spec, market.book
-        if spec.halted:
-            raise rejected(MARKET_CLOSED)
-        if new.side not in ("BUY", "SELL"):
-            raise VenueError(-1117, "Invalid side.")
-        limit = new.kind in _LIMITS
-        if new.kind not in ("MARKET", "LIMIT", "LIMIT_MAKER", *STOPS):
-            raise VenueError(-1116, "Invalid orderType.")
-        if limit and new.price is None:
-            raise missing("price")
-        if new.kind in STOPS and new.stop_price is None:
-            raise missing("stopPrice")
-        if new.kind in ("LIMIT", "STOP_LOSS_LIMIT", "TAKE_PROFIT_LIMIT") and new.time_in_force is None:
-            raise missing("timeInForce")
-        if new.time_in_force not in (None, "GTC", "IOC", "FOK"):
-            raise VenueError(-1115, "Invalid timeInForce.")
-        quantity = new.quantity
-        if quantity is None:
-            if new.kind != "MARKET" or new.quote_quantity is None:
-                raise missing("quantity")
-            best = book.asks.best_price if new.side == "BUY" else book.bids.best_price
-            if best is None:
-                raise rejected("Market has no liquidity.")
-            quantity = new.quote_quantity / best // spec.lot * spec.lot
-        price = new.price if limit and new.price is not None else None
-        spec.check(quantity, price, market.last, sum(1 for o in account.open.values() if o.symbol is spec))
-        client_id = new.client_order_id or f"local{next(self._order_ids):x}"
-        known = account.by_client_id.get((new.symbol, client_id))
-        if known is not None and known.open:
-            raise rejected(DUPLICATE)
-        if new.kind == "LIMIT_MAKER" and price is not None and self._crosses(new.side == "BUY", price, book):
-            raise rejected(WOULD_MATCH)
-        if new.stop_price is not None and new.kind in STOPS:
-            if new.stop_price % spec.tick:
-                raise filter_failure("PRICE_FILTER")
-            if _triggered(new.kind, new.side, new.stop_price, market.last):
-                raise rejected(WOULD_TRIGGER)
-        now = self.now()
-        return Order(
-            order_id=next(self._order_ids),
-            client_order_id=client_id,
-            account=account,
-            symbol=spec,
-            side=new.side,
-            kind=new.kind,
-            time_in_force=new.time_in_force or "GTC",
-            quantity=quantity,
-            price=price or ZERO,
-            stop_price=new.stop_price or ZERO,
-            quote_quantity=new.quote_quantity or ZERO,
-            time=now,
-            updated=now,
-        )
-
-    @staticmethod
-    def _crosses(buys: bool, price: Decimal, book: Book) -> bool:
-        best = book.asks.best_price if buys else book.bids.best_price
-        return best is not None and (price >= best if buys else price <= best)
 
     def _lock(self, order: Order, market: Market) -> None:
         """Hold back what the order may cost; a market order is held to what the book asks for it."""
@@ -213,9 +125,9 @@ class Engine:
         against = book.against(order)
         while order.rest:
             resting = against.best()
-            if resting is None or (limit is not None and not self._crosses(order.buys, limit, book)):
+            if resting is None or (limit is not None and not book.crosses(order.buys, limit)):
                 break
-            quantity = min(order.rest, resting.rest)
+            quantity = min(order.rest, resting.shown)
             if not order.account.unlimited and order.buys and not order.price:
                 affordable = order.locked / resting.price // order.symbol.lot * order.symbol.lot
                 quantity = min(quantity, affordable)
@@ -247,8 +159,10 @@ class Engine:
         market.book.update_id += 1
         market.book.side(maker).reduce(maker, quantity)
         market.last = price
+        market.stops.see(price, now)
         public = PublicTrade(trade_id, price, quantity, now, maker.buys)
         market.trades.append(public)
+        market.candles.add(public)
         self.on_trade(market.spec, public)
         for order in (maker, taker):
             if not order.account.unlimited:
@@ -284,17 +198,34 @@ class Engine:
 
     # --- triggers ---------------------------------------------------------------------------------------------------
 
+    def mark(self, symbol: str, price: Decimal) -> None:
+        """Set the last price without a trade; stops that it reaches are worked.
+
+        Raises:
+            VenueError: -1121.
+        """
+        market = self.market(symbol)
+        market.last = price
+        market.stops.see(price, self.now())
+        self._trigger(market)
+
+    @contextlib.contextmanager
+    def together(self, market: Market) -> Iterator[None]:
+        """Stops wait until all that is placed inside has been placed, so that they do not meet half a book."""
+        market.held += 1
+        try:
+            yield
+        finally:
+            market.held -= 1
+            self._trigger(market)
+
     def _trigger(self, market: Market) -> None:
-        """Work the stops that the last price has reached, until nothing more happens."""
-        while market.stops:
-            ready = [o for o in market.stops if _triggered(o.kind, o.side, o.stop_price, market.last)]
-            if not ready:
-                return
-            for order in ready:
-                market.stops.remove(order)
-                order.working = True
-                order.updated = self.now()
-                self._work(order, market)
+        """Work the stops that a trade has reached, until nothing more happens."""
+        while not market.held and (order := market.stops.next_reached()) is not None:
+            now = self.now()
+            order.working, order.working_since, order.updated = True, now, now
+            self._report(order, "NEW")
+            self._work(order, market)
 
     # --- ending -----------------------------------------------------------------------------------------------------
 
@@ -356,8 +287,3 @@ class Engine:
     def _report(self, order: Order, execution: str) -> None:
         if not order.account.unlimited:
             self.on_report(order, execution, None)
-
-
-def _triggered(kind: str, side: str, stop: Decimal, last: Decimal) -> bool:
-    rises = (side == "BUY") == kind.startswith("STOP_LOSS")
-    return last >= stop if rises else last <= stop

@@ -26,12 +26,23 @@ def rejected(message: str) -> VenueError:
     return VenueError(-2010, message)
 
 
+def unsupported(what: str) -> VenueError:
+    """A kind of order that the symbol does not take: "Stop loss", "Iceberg", ..."""
+    return VenueError(-1013, f"{what} orders are not supported for this symbol.")
+
+
+def not_required(parameter: str) -> VenueError:
+    return VenueError(-1106, f"Parameter '{parameter}' sent when not required.")
+
+
 INSUFFICIENT = "Account has insufficient balance for requested action."
 DUPLICATE = "Duplicate order sent."
 WOULD_MATCH = "Order would immediately match and take."
 WOULD_TRIGGER = "Stop price would trigger immediately."
 CLOSED = "This action is disabled on this account."
 MARKET_CLOSED = "Market is closed."
+ICEBERG_EXCEEDS = VenueError(-1013, "IcebergQty exceeds QTY.")
+UNSUPPORTED_COMBINATION = VenueError(-1014, "Unsupported order combination.")
 INVALID_SYMBOL = VenueError(-1121, "Invalid symbol.")
 UNKNOWN_CANCEL = VenueError(-2011, "Unknown order sent.")
 NO_SUCH_ORDER = VenueError(-2013, "Order does not exist.")

@@ -15,7 +15,6 @@ from msgspec import json
 
 from adapters.simulator import dialect
 from adapters.simulator.accounts import Account
-from adapters.simulator.engine import NewOrder
 from adapters.simulator.errors import (
     AHEAD,
     BAD_KEY,
@@ -26,13 +25,13 @@ from adapters.simulator.errors import (
     missing,
 )
 from adapters.simulator.faults import Fault
+from adapters.simulator.orders import NewOrder
 
 if TYPE_CHECKING:
     from adapters.simulator.server import Venue
 
 Parameters = dict[str, str]
 _JSON = "application/json"
-_INTERVALS = {"1s": 1, "1m": 60, "3m": 180, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "4h": 14400, "1d": 86400}
 
 
 class Lost(Exception):
@@ -42,18 +41,7 @@ class Lost(Exception):
 class Rest:
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
-        self._public: dict[tuple[str, str], Callable[[Parameters], Any]] = {
-            ("GET", "/api/v3/ping"): lambda _: {},
-            ("GET", "/api/v3/time"): lambda _: {"serverTime": venue.now()},
-            ("GET", "/api/v3/exchangeInfo"): self._exchange_info,
-            ("GET", "/api/v3/depth"): self._depth,
-            ("GET", "/api/v3/trades"): self._trades,
-            ("GET", "/api/v3/aggTrades"): self._aggregate_trades,
-            ("GET", "/api/v3/klines"): self._klines,
-            ("GET", "/api/v3/ticker/24hr"): self._tickers,
-            ("GET", "/api/v3/ticker/price"): self._prices,
-            ("GET", "/api/v3/ticker/bookTicker"): self._book_tickers,
-        }
+        self._public = venue.market_routes.table
         self._signed: dict[tuple[str, str], Callable[[Account, Parameters], Any]] = {
             ("POST", "/api/v3/order"): self.place,
             ("POST", "/api/v3/order/test"): self._test,
@@ -311,94 +299,6 @@ class Rest:
         rates = {"maker": f"{engine.maker:.8f}", "taker": f"{engine.taker:.8f}", "buyer": "0", "seller": "0"}
         return {"symbol": parameters.get("symbol", ""), "standardCommission": rates, "taxCommission": rates}
 
-    # --- the market -------------------------------------------------------------------------------------------------
-
-    def _exchange_info(self, parameters: Parameters) -> Any:
-        venue = self._venue
-        return {
-            "timezone": "UTC",
-            "serverTime": venue.now(),
-            "rateLimits": venue.config.limits.info(),
-            "exchangeFilters": [],
-            "symbols": [market.spec.info() for market in venue.engine.markets.values()],
-        }
-
-    def _depth(self, parameters: Parameters) -> Any:
-        book = self._venue.engine.market(parameters.get("symbol", "")).book
-        limit = min(int(parameters.get("limit", 100)), 5000)
-        return {
-            "lastUpdateId": book.update_id,
-            "bids": dialect.levels(book.bids.levels(limit)),
-            "asks": dialect.levels(book.asks.levels(limit)),
-        }
-
-    def _trades(self, parameters: Parameters) -> Any:
-        market = self._venue.engine.market(parameters.get("symbol", ""))
-        chosen = list(market.trades)[-min(int(parameters.get("limit", 500)), 1000) :]
-        return [
-            {
-                "id": trade.trade_id,
-                "price": f"{trade.price:.8f}",
-                "qty": f"{trade.quantity:.8f}",
-                "quoteQty": f"{trade.price * trade.quantity:.8f}",
-                "time": trade.time,
-                "isBuyerMaker": trade.buyer_is_maker,
-                "isBestMatch": True,
-            }
-            for trade in chosen
-        ]
-
-    def _aggregate_trades(self, parameters: Parameters) -> Any:
-        return [
-            {
-                "a": trade["id"],
-                "p": trade["price"],
-                "q": trade["qty"],
-                "f": trade["id"],
-                "l": trade["id"],
-                "T": trade["time"],
-                "m": trade["isBuyerMaker"],
-                "M": True,
-            }
-            for trade in self._trades(parameters)
-        ]
-
-    def _klines(self, parameters: Parameters) -> Any:
-        market = self._venue.engine.market(parameters.get("symbol", ""))
-        seconds = _INTERVALS.get(parameters.get("interval", ""))
-        if seconds is None:
-            raise VenueError(-1120, "Invalid interval.")
-        step = seconds * 1000
-        candles: dict[int, list[Any]] = {}
-        for trade in market.trades:
-            candles.setdefault(trade.time // step * step, []).append(trade)
-        rows = []
-        for start, trades in sorted(candles.items())[-min(int(parameters.get("limit", 500)), 1000) :]:
-            prices = [trade.price for trade in trades]
-            volume = sum((trade.quantity for trade in trades), Decimal(0))
-            value = sum((trade.quantity * trade.price for trade in trades), Decimal(0))
-            numbers = [f"{n:.8f}" for n in (prices[0], max(prices), min(prices), prices[-1], volume)]
-            half = [f"{value:.8f}", len(trades), "0.00000000", "0.00000000", "0"]
-            rows.append([start, *numbers, start + step - 1, *half])
-        return rows
-
-    def _tickers(self, parameters: Parameters) -> Any:
-        return self._each(parameters, lambda market: dialect.ticker(market, self._venue.now()))
-
-    def _prices(self, parameters: Parameters) -> Any:
-        return self._each(parameters, lambda market: {"symbol": market.spec.id, "price": f"{market.last:.8f}"})
-
-    def _book_tickers(self, parameters: Parameters) -> Any:
-        fields = ("symbol", "bidPrice", "bidQty", "askPrice", "askQty")
-        return self._each(
-            parameters, lambda market: {key: dialect.ticker(market, self._venue.now())[key] for key in fields}
-        )
-
-    def _each(self, parameters: Parameters, tell: Callable[[Any], Any]) -> Any:
-        if "symbol" in parameters:
-            return tell(self._venue.engine.market(parameters["symbol"]))
-        return [tell(market) for market in self._venue.engine.markets.values()]
-
 
 class _HttpError(VenueError):
     def __init__(self, fault: Fault) -> None:
@@ -418,6 +318,8 @@ def _new_order(parameters: Parameters) -> NewOrder:
         quote_quantity=_number(parameters, "quoteOrderQty"),
         price=_number(parameters, "price"),
         stop_price=_number(parameters, "stopPrice"),
+        trailing_delta=_bips(parameters),
+        iceberg=_number(parameters, "icebergQty"),
         time_in_force=parameters.get("timeInForce"),
         client_order_id=parameters.get("newClientOrderId"),
     )
@@ -437,6 +339,17 @@ def _number(parameters: Parameters, name: str) -> Decimal | None:
     if number <= 0:
         raise VenueError(-1013, f"Invalid {name}.")
     return number
+
+
+def _bips(parameters: Parameters) -> int | None:
+    value = parameters.get("trailingDelta")
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise VenueError(
+            -1100, "Illegal characters found in parameter 'trailingDelta'; legal range is '^[0-9]{1,20}$'."
+        )
+    return int(value)
 
 
 def _named(parameters: Parameters, by_id: str, by_client_id: str) -> tuple[str, int | None, str | None]:

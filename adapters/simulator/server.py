@@ -7,19 +7,24 @@ import contextlib
 import time
 from collections import deque
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from adapters.simulator.accounts import Account
+from adapters.simulator.candles import HistoryConfig
 from adapters.simulator.control_routes import ControlRoutes
 from adapters.simulator.engine import Engine
 from adapters.simulator.errors import NO_SUCH_ORDER
 from adapters.simulator.faults import Faults
 from adapters.simulator.limits import Limits, Usage
-from adapters.simulator.market import MarketConfig, SyntheticMarket
+from adapters.simulator.market import MarketConfig
+from adapters.simulator.market_routes import MarketRoutes
+from adapters.simulator.markets import Markets
 from adapters.simulator.orders import Order
+from adapters.simulator.replay import ReplayConfig, read_recording
 from adapters.simulator.rest import Rest
 from adapters.simulator.streams import DEPTH_SECONDS, Streams
 from adapters.simulator.symbols import SymbolSpec
@@ -41,6 +46,12 @@ class VenueConfig(msgspec.Struct, kw_only=True):
     limits: Limits = Limits()
     market: MarketConfig | None = MarketConfig()
     """None: the book holds only what is put in."""
+    history: HistoryConfig | None = HistoryConfig()
+    """Candles from before the venue began; None: there are none."""
+    replay: dict[str, str] = {}
+    """Symbols (`BTCUSDT`) that follow a recording: the path of its file."""
+    speed: float = 1.0
+    """Seconds of a recording per second of the clock."""
 
 
 class Venue:
@@ -57,15 +68,15 @@ class Venue:
         self.faults = Faults()
         self.usage = Usage(config.limits)
         self.listen_keys: dict[str, Account] = {}
+        self.markets = Markets(self.engine, config.market)
+        self.market_routes = MarketRoutes(self)
         self.rest = Rest(self)
         self.streams = Streams(self)
         self.engine.on_report = self.streams.report
-        self.engine.on_trade = self.streams.trade
-        self.synthetic = {
-            name: SyntheticMarket(self.engine, market, config.market)
-            for name, market in self.engine.markets.items()
-            if config.market is not None
-        }
+        self.engine.on_trade = self.streams.feeds.trade
+        for market in self.engine.markets.values():
+            market.candles.begin(market.spec, self.now(), config.history)
+        self._recordings = {name: read_recording(Path(path)) for name, path in config.replay.items()}
         self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
         self.port = 0
         self._runner: web.AppRunner | None = None
@@ -94,13 +105,13 @@ class Venue:
         await site.start()
         sockets = site._server.sockets  # type: ignore[union-attr]
         self.port = sockets[0].getsockname()[1]
-        for market in self.synthetic.values():
-            market.requote()
+        for name, trades in self._recordings.items():
+            self.markets.replay(name, trades, ReplayConfig(speed=self.config.speed))
+        self.markets.start()
         self._tasks = [asyncio.create_task(self._flush())]
-        if self.config.market is not None:
-            self._tasks.append(asyncio.create_task(self._live(self.config.market.step)))
 
     async def stop(self) -> None:
+        await self.markets.stop()
         for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -109,16 +120,10 @@ class Venue:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    async def _live(self, step: float) -> None:
-        while True:
-            await asyncio.sleep(step)
-            for market in self.synthetic.values():
-                market.step()
-
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(DEPTH_SECONDS)
-            self.streams.flush_books()
+            self.streams.feeds.flush()
 
     def log_request(self, method: str, path: str, parameters: dict[str, str]) -> None:
         """Keep what arrived, for counting and timing; without signatures."""

@@ -11,10 +11,9 @@ from msgspec import DecodeError, json
 
 from adapters.simulator import dialect
 from adapters.simulator.accounts import Account
-from adapters.simulator.engine import PublicTrade
 from adapters.simulator.errors import BAD_KEY, VenueError, missing
+from adapters.simulator.feeds import Feeds
 from adapters.simulator.orders import Order, Trade
-from adapters.simulator.symbols import SymbolSpec
 
 if TYPE_CHECKING:
     from adapters.simulator.server import Venue
@@ -54,6 +53,7 @@ class Streams:
     def __init__(self, venue: Venue) -> None:
         self._venue = venue
         self._clients: set[Client] = set()
+        self.feeds = Feeds(venue, self._clients)
         self._stalled_until = 0.0
         self._held: list[tuple[Account, dict[str, Any]]] = []
         self._subscriptions = 0
@@ -73,6 +73,7 @@ class Streams:
                 client.user = self._venue.listen_keys[name]
             elif "@" in name:
                 client.streams.add(name)
+        self.feeds.subscribed(client, sorted(client.streams))
         return await self._serve(client, self._command)
 
     async def api(self, request: web.Request) -> web.StreamResponse:
@@ -114,13 +115,18 @@ class Streams:
                 return  # the reader notices as well, and ends the connection
 
     def _command(self, client: Client, request: dict[str, Any]) -> None:
-        """SUBSCRIBE and UNSUBSCRIBE on a market stream."""
+        """SUBSCRIBE, UNSUBSCRIBE and LIST_SUBSCRIPTIONS on a market stream."""
         names = [str(name) for name in request.get("params") or []]
-        if request.get("method") == "SUBSCRIBE":
-            client.streams.update(names)
-        elif request.get("method") == "UNSUBSCRIBE":
-            client.streams.difference_update(names)
+        method = request.get("method")
+        if method == "LIST_SUBSCRIPTIONS":
+            client.send({"result": sorted(client.streams), "id": request.get("id")})
+            return
         client.send({"result": None, "id": request.get("id")})
+        if method == "SUBSCRIBE":
+            client.streams.update(names)
+            self.feeds.subscribed(client, names)
+        elif method == "UNSUBSCRIBE":
+            client.streams.difference_update(names)
 
     def _call(self, client: Client, request: dict[str, Any]) -> None:
         """A request of the WebSocket API."""
@@ -209,58 +215,6 @@ class Streams:
         for client in self._clients:
             if client.user is account:
                 client.send_user(event)
-
-    def trade(self, spec: SymbolSpec, trade: PublicTrade) -> None:
-        name = spec.id.lower()
-        for client in self._clients:
-            if f"{name}@trade" in client.streams:
-                client.send_stream(f"{name}@trade", dialect.public_trade(spec.id, trade))
-            if f"{name}@aggTrade" in client.streams:
-                data = dialect.public_trade(spec.id, trade)
-                data |= {"e": "aggTrade", "a": trade.trade_id, "f": trade.trade_id, "l": trade.trade_id}
-                client.send_stream(f"{name}@aggTrade", data)
-
-    def flush_books(self) -> None:
-        """Tell what changed in the books."""
-        for market in self._venue.engine.markets.values():
-            changes = market.book.take_changes()
-            if changes is None:
-                continue
-            first, last, bids, asks = changes
-            name, now = market.spec.id.lower(), self._venue.now()
-            update = {
-                "e": "depthUpdate",
-                "E": now,
-                "s": market.spec.id,
-                "U": first,
-                "u": last,
-                "b": dialect.levels(list(bids.items())),
-                "a": dialect.levels(list(asks.items())),
-            }
-            for client in self._clients:
-                for stream in client.streams:
-                    symbol, _, kind = stream.partition("@")
-                    if symbol == name:
-                        self._tell_book(client, stream, kind, update, market.book, now)
-
-    def _tell_book(self, client: Client, stream: str, kind: str, update: dict[str, Any], book: Any, now: int) -> None:
-        what = kind.partition("@")[0]
-        if what == "depth":
-            client.send_stream(stream, update)
-        elif what in ("depth5", "depth10", "depth20"):
-            depth = int(what.removeprefix("depth"))
-            bids, asks = dialect.levels(book.bids.levels(depth)), dialect.levels(book.asks.levels(depth))
-            client.send_stream(stream, {"lastUpdateId": book.update_id, "bids": bids, "asks": asks})
-        elif what == "bookTicker":
-            bids, asks = dialect.levels(book.bids.levels(1)), dialect.levels(book.asks.levels(1))
-            if bids and asks:
-                best = {"b": bids[0][0], "B": bids[0][1], "a": asks[0][0], "A": asks[0][1]}
-                client.send_stream(stream, {"u": book.update_id, "s": update["s"], **best})
-        elif what == "ticker":
-            market = self._venue.engine.market(update["s"])
-            full = dialect.ticker(market, now)
-            letters = dict(zip("pPwxcQbBaAohlvqOCFLn", list(full.values())[1:], strict=True))
-            client.send_stream(stream, {"e": "24hrTicker", "E": now, "s": update["s"], **letters})
 
     # --- faults -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,19 @@ import msgspec
 
 from adapters.simulator.errors import filter_failure
 
+ORDER_TYPES = (
+    "LIMIT",
+    "LIMIT_MAKER",
+    "MARKET",
+    "STOP_LOSS",
+    "STOP_LOSS_LIMIT",
+    "TAKE_PROFIT",
+    "TAKE_PROFIT_LIMIT",
+)
+ICEBERG_PARTS = 10
+TRAILING_DELTA = (10, 2000)
+"""Bounds of a trailing stop's distance, in bips."""
+
 
 class SymbolSpec(msgspec.Struct, kw_only=True):
     """One symbol: `BTC`/`USDT`, its steps and bounds."""
@@ -26,13 +39,23 @@ class SymbolSpec(msgspec.Struct, kw_only=True):
     """A limit price may be this many times away from the market, or this fraction of it."""
     max_orders: int = 200
     halted: bool = False
+    order_types: tuple[str, ...] = ORDER_TYPES
+    """What may be sent as `type`; fewer than all play a venue that has no stops of its own."""
+    iceberg: bool = True
+    trailing: bool = True
 
     @property
     def id(self) -> str:
         return self.base + self.quote
 
-    def check(self, quantity: Decimal, price: Decimal | None, market: Decimal, open_orders: int) -> None:
-        """Raise what Binance answers to an order that its filters refuse.
+    @property
+    def trailing_allowed(self) -> bool:
+        return self.trailing and any(kind.startswith(("STOP_LOSS", "TAKE_PROFIT")) for kind in self.order_types)
+
+    def check(
+        self, quantity: Decimal, price: Decimal | None, market: Decimal, open_orders: int, *, small: bool = False
+    ) -> None:
+        """Raise what Binance answers to an order that its filters refuse; `small`: the least notional does not matter.
 
         Raises:
             VenueError: -1013 with the filter's name.
@@ -44,7 +67,7 @@ class SymbolSpec(msgspec.Struct, kw_only=True):
                 raise filter_failure("PERCENT_PRICE_BY_SIDE")
         if not self.min_quantity <= quantity <= self.max_quantity or quantity % self.lot:
             raise filter_failure("LOT_SIZE")
-        if quantity * (price if price is not None else market) < self.min_notional:
+        if not small and quantity * (price if price is not None else market) < self.min_notional:
             raise filter_failure("NOTIONAL")
         if open_orders >= self.max_orders:
             raise filter_failure("MAX_NUM_ORDERS")
@@ -63,20 +86,12 @@ class SymbolSpec(msgspec.Struct, kw_only=True):
             "quoteAssetPrecision": 8,
             "baseCommissionPrecision": 8,
             "quoteCommissionPrecision": 8,
-            "orderTypes": [
-                "LIMIT",
-                "LIMIT_MAKER",
-                "MARKET",
-                "STOP_LOSS",
-                "STOP_LOSS_LIMIT",
-                "TAKE_PROFIT",
-                "TAKE_PROFIT_LIMIT",
-            ],
-            "icebergAllowed": False,
+            "orderTypes": list(self.order_types),
+            "icebergAllowed": self.iceberg,
             "ocoAllowed": False,
             "otoAllowed": False,
             "quoteOrderQtyMarketAllowed": True,
-            "allowTrailingStop": False,
+            "allowTrailingStop": self.trailing_allowed,
             "cancelReplaceAllowed": True,
             "amendAllowed": False,
             "isSpotTradingAllowed": True,
@@ -115,6 +130,14 @@ class SymbolSpec(msgspec.Struct, kw_only=True):
                     "maxNotional": "9000000.00000000",
                     "applyMaxToMarket": False,
                     "avgPriceMins": 5,
+                },
+                {"filterType": "ICEBERG_PARTS", "limit": ICEBERG_PARTS},
+                {
+                    "filterType": "TRAILING_DELTA",
+                    "minTrailingAboveDelta": TRAILING_DELTA[0],
+                    "maxTrailingAboveDelta": TRAILING_DELTA[1],
+                    "minTrailingBelowDelta": TRAILING_DELTA[0],
+                    "maxTrailingBelowDelta": TRAILING_DELTA[1],
                 },
                 {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": self.max_orders},
             ],
