@@ -284,7 +284,7 @@ def _remaining(steps: int, urgency: float) -> list[float]:
         else:
             # sinh(a)/sinh(b) as exponentials of negative numbers, which cannot overflow.
             share = math.exp(-urgency * j / steps) * math.expm1(-2 * urgency * left) / math.expm1(-2 * urgency)
-        shares.append(min(share, shares[-1]))
+        shares.append(share)
     return [*shares, 0.0]
 
 

@@ -62,6 +62,7 @@ class VolumeCurve(msgspec.Struct, frozen=True):
             done = (
                 self.expected(start_ms, start_ms + (end_ms - start_ms) * k / buckets) / total if total else k / buckets
             )
+            # Rounding at the border of two buckets must not let the curve fall.
             shares.append(min(1.0, max(done, shares[-1] if shares else 0.0)))
         return [*shares, 1.0]
 

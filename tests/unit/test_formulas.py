@@ -203,6 +203,16 @@ def test_a_trajectory_that_does_not_exist_is_refused(changed):
         ac.holdings(**{"quantity": X, "horizon": T, "steps": N, "risk_aversion": 1e-6, **MARKET, **changed})
 
 
+def test_one_step_and_a_price_that_stands_still_need_no_curve():
+    assert ac.holdings(X, T, 1, volatility=0.95, risk_aversion=1e-6, temporary_impact=1e-9, permanent_impact=1) == [
+        X,
+        0,
+    ]
+    still = {**MARKET, "volatility": 0}
+    for risk_aversion in (1e-6, math.inf):
+        assert ac.holdings(X, T, 2, risk_aversion=risk_aversion, **still) == [X, X / 2, 0]
+
+
 def test_weights_refuse_what_is_no_urgency():
     for steps, urgency in ((0, 1.0), (5, math.nan), (5, -1.6)):
         with pytest.raises(ValueError):
@@ -408,6 +418,14 @@ def test_a_day_five_days_older_counts_half():
     assert curve.over(START, START + DAY, 2) == pytest.approx([1 / 3, 1])
 
 
+def test_a_week_older_counts_by_its_days():
+    candles = hourly(14, lambda day, hour: (hour < 12) if day < 7 else (hour >= 12))
+    curve = volume_curve.from_candles(candles)
+    older = 0.5 ** (7 / 5)
+    assert curve.begin == MONDAY
+    assert curve.over(START, START + DAY, 2) == pytest.approx([older / (1 + older), 1])
+
+
 def test_one_wild_day_does_not_become_the_shape():
     calm = hourly(4, lambda _, hour: 2 if hour < 12 else 1)
     wild = hourly(5, lambda _, hour: 1000 if hour < 12 else 2000)[-24:]
@@ -435,8 +453,17 @@ def test_short_candles_are_gathered_and_long_ones_make_long_buckets():
     minutes = [candle(START + k * HOUR // 4, 1 + k % 96 // 4) for k in range(4 * 48)]
     hours = hourly(2, lambda _, hour: 1 + hour)
     assert volume_curve.from_candles(minutes).cumulative == pytest.approx(volume_curve.from_candles(hours).cumulative)
+    holes = [c for k, c in enumerate(minutes) if k % 9]
+    assert volume_curve.from_candles(holes).cumulative == pytest.approx(volume_curve.from_candles(hours).cumulative)
     long = [candle(START + k * 6 * HOUR, 1 + k % 4) for k in range(8)]
     assert volume_curve.from_candles(long).cumulative == pytest.approx((0.1, 0.3, 0.6, 1))
+
+
+def test_a_volume_that_is_no_quantity_is_as_good_as_missing():
+    full = hourly(3, lambda _, hour: 1 + hour)
+    for volume in ("NaN", "Infinity", "-5", "1e300"):
+        odd = [*full, candle(START + 3 * DAY, volume)]
+        assert volume_curve.from_candles(odd) == volume_curve.from_candles(full)
 
 
 def test_history_that_says_too_little_is_flat_and_says_so():
@@ -472,6 +499,7 @@ def test_a_curve_does_not_look_past_the_orders_start():
 def test_a_given_profile_is_stretched_over_the_orders_life():
     assert volume_curve.from_profile([Decimal(1), 3], 4) == pytest.approx([0.125, 0.25, 0.625, 1])
     assert volume_curve.from_profile([1, 2, 3, 4], 2) == pytest.approx([0.3, 1])
+    assert volume_curve.from_profile([1e308, 1e308, 1e308], 3) == pytest.approx([1 / 3, 2 / 3, 1])
     curve = volume_curve.given([1, 3], START + 7, START + 1007)
     assert (curve.source, curve.days) == ("given", 0)
     assert curve.over(START + 7, START + 1007, 2) == pytest.approx([0.25, 1])
