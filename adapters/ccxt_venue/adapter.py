@@ -15,6 +15,7 @@ from adapters.base import (
     Balance,
     ClockSkew,
     CredentialsRefused,
+    MarketSink,
     NotReady,
     RateLimited,
     Rejected,
@@ -30,6 +31,8 @@ from adapters.ccxt_venue.clock import Clock
 from adapters.ccxt_venue.dialects import dialect_of, missing
 from adapters.ccxt_venue.endpoint import Endpoint
 from adapters.ccxt_venue.limiter import Lane, Limiter
+from adapters.ccxt_venue.market_data import MarketData
+from adapters.ccxt_venue.public_only import guard
 from adapters.ccxt_venue.requests import Requests
 from adapters.ccxt_venue.stream import Stream
 from adapters.ccxt_venue.transport import Transport
@@ -48,6 +51,8 @@ _VARIABLES = {
 }
 """The variable, after the venue's name, of each of ccxt's credentials."""
 _BINANCE_SPOT = ("binance", "binanceus")
+_ANY_CLOCK = 10**15
+"""Ms that clocks may be apart where nothing is signed."""
 
 
 class _Orders(Protocol):
@@ -73,27 +78,34 @@ class CcxtAdapter:
         request_ttl_ms: int = 5000,
         request_timeout: float = 10.0,
         clock_bound_ms: int = 1000,
+        public_only: bool = False,
     ) -> None:
         """`credentials` by ccxt's names (`apiKey`, `secret`, `password`). `request_ttl_ms`: after which the venue must refuse a
         create that is still on its way; `request_timeout`: seconds until an answer is given up; `clock_bound_ms`: how far the
-        clocks may be apart."""
+        clocks may be apart. `public_only`, and every endpoint for paper trading: only rules and market data are had; whatever needs an
+        account is `Rejected` here, and cannot leave."""
         self.name = endpoint.name
         self.health = AdapterHealth()
         self._endpoint = endpoint
-        self._credentials = dict(credentials or {})
+        self.public_only = public_only or endpoint.where == "paper"
+        self._credentials = {} if self.public_only else dict(credentials or {})
         self._dialect = dialect_of(endpoint.exchange)
         self._ttl = request_ttl_ms
         self.request_ttl_ms = request_ttl_ms if self._dialect.expires else 0
         self.max_client_order_id = self._dialect.max_client_order_id
         self._timeout = request_timeout
-        self._clock_bound = clock_bound_ms
-        self._transport = Transport()
+        self._clock_bound = _ANY_CLOCK if self.public_only else clock_bound_ms
+        self._transport = Transport(guard=guard(self._dialect) if self.public_only else None)
+        self._public_transport = Transport(guard=guard(self._dialect))
         self._limiter = Limiter(self.health)
         self._requests = Requests(
             endpoint.exchange, self._limiter, self.health, self._credentials.values(), request_timeout
         )
         self._rules: dict[str, MarketRules] = {}
         self._exchange: Any = None
+        self._watching: Any = None
+        """An exchange without credentials, for what is asked of the market over and over."""
+        self._market: MarketData | None = None
         self._orders: _Orders | None = None
         self._clock: Clock | None = None
         self._clock_task: asyncio.Task[None] | None = None
@@ -119,11 +131,13 @@ class CcxtAdapter:
             ttl_ms=self._ttl,
             transport=self._transport,
             limiter=self._limiter,
+            public_only=self.public_only,
         )
-        self._take_credentials()
+        if not self.public_only:
+            self._take_credentials()
         if dialect.expiry_option is not None:
             exchange.options[dialect.expiry_option] = self._ttl
-        lacking = missing(exchange, dialect)
+        lacking = [] if self.public_only else missing(exchange, dialect)
         if lacking:
             raise NotReady(f"ccxt's {endpoint.exchange} lacks {', '.join(lacking)}: it cannot be traded safely")
         self._clock = clock = Clock(self.name, exchange, self._requests, self._limiter, self.health, self._clock_bound)
@@ -133,7 +147,8 @@ class CcxtAdapter:
             self._orders = UnifiedOrders(exchange, self._requests, dialect, clock, ttl_ms=self._ttl)
         await clock.first()
         await self._load()
-        await self._try_credentials()
+        if not self.public_only:
+            await self._try_credentials()
         self._clock_task = asyncio.create_task(clock.watch(), name=f"clock of {self.name}")
         self.health.ready = True
 
@@ -143,9 +158,14 @@ class CcxtAdapter:
             self._clock_task.cancel()
             await asyncio.gather(self._clock_task, return_exceptions=True)
             self._clock_task = None
-        if self._exchange is not None:
-            await self._exchange.close()
+        if self._market is not None:
+            await self._market.close()
+            self._market = None
+        for exchange in (self._watching, self._exchange):
+            if exchange is not None:
+                await exchange.close()
         self._limiter.close()
+        await self._public_transport.close()
         await self._transport.close()
 
     def _take_credentials(self) -> None:
@@ -208,8 +228,34 @@ class CcxtAdapter:
         except AdapterError as error:
             raise NotReady(f"neither account nor open orders can be read: {error}") from error
 
+    def _watcher(self) -> Any:
+        """Another exchange of the same markets, that can only watch them."""
+        exchange = ccxt_exchange.build(
+            self._endpoint,
+            self._dialect,
+            timeout=self._timeout,
+            ttl_ms=self._ttl,
+            transport=self._public_transport,
+            limiter=self._limiter,
+            public_only=True,
+        )
+        exchange.set_markets_from_exchange(self._exchange)
+        return exchange
+
+    def _streamer(self) -> Any:
+        """The same, for streams: ccxt's books are kept sorted by numbers."""
+        exchange = self._watcher()
+        exchange.number = float
+        return exchange
+
     @property
     def _started(self) -> _Orders:
+        if self.public_only:
+            raise Rejected(f"{self.name} is only watched: it has no account there")
+        return self._any_started
+
+    @property
+    def _any_started(self) -> _Orders:
         if self._orders is None:
             raise Unavailable(f"{self.name} is not started")
         return self._orders
@@ -238,6 +284,8 @@ class CcxtAdapter:
 
     async def refresh_rules(self) -> None:
         await self._requests.ask("read", Lane.READ, self._exchange.load_markets(True))
+        if self._watching is not None:
+            self._watching.set_markets_from_exchange(self._exchange)
         self._take_rules()
 
     # --- orders -----------------------------------------------------------------------------------------------------
@@ -274,7 +322,7 @@ class CcxtAdapter:
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         """The best levels, as the venue answers now."""
-        return await self._started.order_book(symbol, depth)
+        return await self._any_started.order_book(symbol, depth)
 
     async def candles(self, symbol: str, *, seconds: int, since_ms: int, limit: int = 1000) -> list[Candle]:
         """See `Adapter.candles`."""
@@ -282,6 +330,26 @@ class CcxtAdapter:
         return await candles.fetch(
             self._exchange, self._requests, symbol, seconds=seconds, since_ms=since_ms, limit=limit
         )
+
+    async def run_market(self, symbol: str, sink: MarketSink) -> None:
+        """See `Adapter.run_market`.
+
+        Raises:
+            Rejected: the venue does not trade the symbol, or it is watched already.
+        """
+        self._known(symbol)
+        if self._market is None:
+            self._watching = self._watching or self._watcher()
+            self._market = MarketData(
+                self.name,
+                self._watching,
+                self._streamer,
+                self._requests,
+                self.health,
+                self._dialect,
+                binance=self._endpoint.exchange in _BINANCE_SPOT,
+            )
+        await self._market.run(symbol, sink)
 
     async def balances(self) -> list[Balance]:
         """What the account holds."""
@@ -295,6 +363,8 @@ class CcxtAdapter:
         Raises:
             AdapterError
         """
+        if self.public_only:
+            raise Rejected(f"{self.name} is only watched: it has no account there")
         if not self._dialect.cancel_all_after or self._orders is None:
             return False
         await self._ask_urgently(self._exchange.cancel_all_orders_after(int(seconds * 1000)))

@@ -37,6 +37,10 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The same as a header of a create: a time in ms."""
     asks_by_post: tuple[str, ...] = ()
     """Paths of POST requests that change nothing, which ccxt may make before a create."""
+    public_apis: tuple[str, ...] = ()
+    """Parts of ccxt's API that are public without being called so."""
+    stream_depth: int | None = None
+    """The levels of a streamed book, where the exchange's own choice is not asked for."""
     known: bool = True
     """Whether this exchange stands in the table."""
     lookup: Literal["fetch_order", "open_and_closed", "label"] = "fetch_order"
@@ -100,6 +104,7 @@ DIALECTS: dict[str, Dialect] = {
     "aster": _BINANCE_FUTURES,
     "mexc": Dialect(expiry_option="recvWindow"),
     "bybit": Dialect(
+        stream_depth=50,
         max_client_order_id=36,
         expiry_option="recvWindow",
         lookup_by=lambda client_id: (None, {"acknowledged": True, "orderLinkId": client_id}),
@@ -107,6 +112,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "okx": Dialect(expiry_header="expTime", cancel_all_after=True),
     "kraken": Dialect(
+        stream_depth=25,
         expiry_param="deadline",
         expiry_as="deadline_iso",
         lookup="open_and_closed",
@@ -114,6 +120,7 @@ DIALECTS: dict[str, Dialect] = {
         cancel_all_after=True,
     ),
     "krakenfutures": Dialect(
+        public_apis=("charts",),
         max_client_order_id=100,
         expiry_param="processBefore",
         expiry_as="deadline_iso",
@@ -124,7 +131,7 @@ DIALECTS: dict[str, Dialect] = {
     "coinbase": Dialect(
         client_id_param="client_order_id", max_client_order_id=64, lookup="open_and_closed", cancel_by=None
     ),
-    "kucoin": Dialect(max_client_order_id=40),
+    "kucoin": Dialect(max_client_order_id=40, asks_by_post=("/api/v1/bullet-public",)),
     "bitget": Dialect(max_client_order_id=40, expiry_param="receiveWindow"),
     "gate": Dialect(
         max_client_order_id=28,

@@ -11,7 +11,7 @@ import msgspec
 
 from adapters.ccxt_venue import only_needed
 
-FORM = "NAME[=EXCHANGE][@WHERE], WHERE one of live, sandbox, paper, or http://host:port"
+FORM = "NAME[=EXCHANGE][@WHERE], WHERE one of live, sandbox, paper, http://host:port, or paper+http://host:port"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -20,7 +20,8 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     name: str
     exchange: str
-    where: Literal["live", "sandbox", "url"] = "live"
+    where: Literal["live", "sandbox", "url", "paper"] = "live"
+    """`paper`: only its market data is real, of the live venue or of the one at `url`."""
     url: str | None = None
 
 
@@ -55,15 +56,17 @@ def _parse(item: str) -> Endpoint:
     if where == "sandbox":
         return Endpoint(name, exchange, "sandbox")
     if where == "paper":
-        raise _wrong(item, "this version has no paper trading; use sandbox, or a local venue by its URL")
+        return Endpoint(name, exchange, "paper")
+    paper = where.startswith("paper+")
+    where = where.removeprefix("paper+")
     try:
         parts = urlsplit(where)
         right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and parts.username is None
     except ValueError:
         right = False
     if not right or parts.query or parts.fragment or parts.path.strip("/"):
-        raise _wrong(item, "what follows @ is neither live, sandbox nor a URL of scheme, host and port only")
-    return Endpoint(name, exchange, "url", f"{parts.scheme}://{parts.netloc}")
+        raise _wrong(item, "what follows @ is neither live, sandbox, paper nor a URL of scheme, host and port only")
+    return Endpoint(name, exchange, "paper" if paper else "url", f"{parts.scheme}://{parts.netloc}")
 
 
 def _wrong(item: str, why: str) -> ValueError:

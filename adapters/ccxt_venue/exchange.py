@@ -22,6 +22,7 @@ import msgspec
 import structlog
 
 from adapters.base import Rejected
+from adapters.ccxt_venue import public_only as public
 from adapters.ccxt_venue.dialects import Dialect
 from adapters.ccxt_venue.endpoint import Endpoint
 from adapters.ccxt_venue.limiter import Lane, Limiter
@@ -109,27 +110,40 @@ current: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 def build(
-    endpoint: Endpoint, dialect: Dialect, *, timeout: float, ttl_ms: int, transport: Transport, limiter: Limiter
+    endpoint: Endpoint,
+    dialect: Dialect,
+    *,
+    timeout: float,
+    ttl_ms: int,
+    transport: Transport,
+    limiter: Limiter,
+    public_only: bool = False,
 ) -> Any:
-    """A ccxt.pro exchange for an endpoint; `timeout` in seconds, `ttl_ms` after which a create expires."""
+    """A ccxt.pro exchange for an endpoint; `timeout` in seconds, `ttl_ms` after which a create expires. `public_only`: it holds no
+    credentials, builds no private request, and lets none pass."""
     base = getattr(ccxt.pro, endpoint.exchange)
     proxies = urllib.request.getproxies()
-    local = endpoint.where == "url"
+    local = endpoint.url is not None
+    guard = public.guard(dialect) if public_only else None
+    usual_lane = Lane.MARKET if public_only else Lane.READ
 
     class OnTransport(base):  # type: ignore[misc, valid-type]
         on_message: Callable[[Any], bool] | None = None
         """Told of every message of a WebSocket before ccxt is; True: ccxt need not be told."""
+        number: Any
         rate_limits: Any = None
         """The rate limits that Binance's `exchangeInfo` told last."""
 
         async def throttle(self, cost: Any = None) -> None:
             call = current.get()
             if call is None or not call.turn_taken:
-                lane = Lane.READ if call is None else call.lane
+                lane = usual_lane if call is None else call.lane
                 await limiter.turn(dialect.weight_per_cost * float(1 if cost is None else cost), lane)
 
         async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-            call = current.get() or Call(Lane.READ)
+            if guard is not None:
+                guard(method, url, headers or {})
+            call = current.get() or Call(usual_lane)
             leaving = call.leaving
             if call.client_id is not None:
                 if call.carries_order(method, url, body, dialect.asks_by_post):
@@ -146,6 +160,24 @@ def build(
                 leaving()
                 return await _fetch_by_proxy(self, super().fetch, call, url, method, headers, body)
             return await _fetch(self, transport, call, leaving, url, method, headers, body)
+
+        def sign(self, path: str, api: Any = "public", method: str = "GET", *more: Any, **named: Any) -> Any:
+            if guard is not None:
+                public.may_build(api, method, path, dialect)
+            return super().sign(path, api, method, *more, **named)
+
+        def safe_trade(self, trade: Any, market: Any = None) -> Any:
+            """Streamed books need numbers that can be compared; a trade keeps its digits."""
+            was, self.number = self.number, str
+            try:
+                return super().safe_trade(trade, market)
+            finally:
+                self.number = was
+
+        def check_required_credentials(self, error: bool = True) -> bool:
+            if guard is not None and error:
+                raise Rejected("not sent: a place that only watches the market has no credentials")
+            return bool(super().check_required_credentials(error))
 
         def urlencode(self, params: dict[str, Any] = {}, *options: Any, **more: Any) -> str:  # noqa: B006 - as ccxt's
             """ccxt's quotes every value; nothing of ours needs it."""

@@ -16,6 +16,8 @@ from adapters.base import AdapterHealth, RateLimited
 
 RESERVE = 0.1
 """The part of a weight budget that orders and reads leave to urgent requests."""
+MARKET_RESERVE = 0.5
+"""The part that watching the market leaves to everything else."""
 MARGIN_MS = 5
 """Waited beyond the beginning of a window, for clocks that differ a little."""
 
@@ -25,10 +27,13 @@ class Lane(IntEnum):
     """Cancels, and questions about unknown orders."""
     ORDER = 1
     READ = 2
+    MARKET = 3
+    """Books and trades of everybody, again and again."""
 
 
-PATIENCE_MS = {Lane.URGENT: 60_000, Lane.ORDER: 5_000, Lane.READ: 5_000}
+PATIENCE_MS = {Lane.URGENT: 60_000, Lane.ORDER: 5_000, Lane.READ: 5_000, Lane.MARKET: 5_000}
 """How long a request waits here for its turn, before it is given back as rate limited."""
+_RESERVES = {Lane.URGENT: 0.0, Lane.ORDER: RESERVE, Lane.READ: RESERVE, Lane.MARKET: MARKET_RESERVE}
 
 
 class Budget:
@@ -147,7 +152,7 @@ class Limiter:
             return False
         at = now + self.skew_ms
         order = lane is Lane.ORDER
-        reserve = 0.0 if lane is Lane.URGENT else RESERVE
+        reserve = _RESERVES[lane]
         if order and (now < self._orders_blocked_until or not all(budget.fits(1, at) for budget in self._orders)):
             return False
         if not all(budget.fits(weight, at, reserve) for budget in self._weight):

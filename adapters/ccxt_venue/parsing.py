@@ -10,7 +10,7 @@ from typing import Any
 import ccxt
 
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
-from schemas.market import BookLevel, MarketRules, OrderBook
+from schemas.market import BookLevel, MarketRules, OrderBook, PublicTrade
 from schemas.terms import Side
 
 ZERO = Decimal(0)
@@ -47,13 +47,14 @@ def number(value: Any) -> Decimal | None:
     return found if found.is_finite() else None
 
 
-def order_book(raw: Mapping[str, Any], symbol: str, depth: int) -> OrderBook:
-    """A book of Binance's or ccxt's, best levels first."""
+def order_book(raw: Mapping[str, Any], symbol: str, depth: int, received_at: float | None = None) -> OrderBook:
+    """A book of Binance's or ccxt's, best levels first; received now unless told when."""
 
     def levels(rows: Any) -> tuple[BookLevel, ...]:
         return tuple(BookLevel(Decimal(str(row[0])), Decimal(str(row[1]))) for row in rows[:depth])
 
-    return OrderBook(symbol=symbol, bids=levels(raw["bids"]), asks=levels(raw["asks"]), received_at=time.monotonic())
+    at = time.monotonic() if received_at is None else received_at
+    return OrderBook(symbol=symbol, bids=levels(raw["bids"]), asks=levels(raw["asks"]), received_at=at)
 
 
 def _side(value: Any) -> Side | None:
@@ -160,6 +161,26 @@ def binance_report(event: Mapping[str, Any], symbol: str) -> tuple[VenueOrder, V
     return order, fill
 
 
+def binance_public_trade(raw: Mapping[str, Any]) -> PublicTrade:
+    """A trade of anybody, of the trade stream or of `trades`.
+
+    Raises:
+        KeyError, TypeError, ValueError, ArithmeticError: it cannot be understood.
+    """
+    if "t" in raw:
+        trade_id, price, quantity, at, buyer_rested = raw["t"], raw["p"], raw["q"], raw["T"], raw["m"]
+    else:
+        trade_id, price, quantity, at = raw["id"], raw["price"], raw["qty"], raw["time"]
+        buyer_rested = raw["isBuyerMaker"]
+    return PublicTrade(
+        trade_id=str(int(trade_id)),
+        price=Decimal(price),
+        quantity=Decimal(quantity),
+        timestamp=int(at),
+        side=Side.SELL if buyer_rested else Side.BUY,
+    )
+
+
 # --- ccxt's unified structures --------------------------------------------------------------------------------------
 
 
@@ -205,6 +226,16 @@ def unified_trade(raw: Mapping[str, Any], symbol: str) -> VenueFill | None:
         venue_order_id=_text(raw.get("order")),
         client_order_id=_text(raw.get("clientOrderId")),
     )
+
+
+def public_trade(raw: Mapping[str, Any]) -> PublicTrade | None:
+    """A trade of anybody as ccxt tells it; None for one without a price or an amount. One without an id is known by what it was."""
+    price, quantity, side = number(raw.get("price")), number(raw.get("amount")), _side(raw.get("side"))
+    if price is None or quantity is None or quantity <= 0:
+        return None
+    at = int(raw.get("timestamp") or 0)
+    trade_id = _text(raw.get("id")) or f"{at}-{side}-{price:f}-{quantity:f}"
+    return PublicTrade(trade_id=trade_id, price=price, quantity=quantity, timestamp=at, side=side)
 
 
 def tradable(market: Mapping[str, Any]) -> bool:

@@ -219,10 +219,13 @@ class _Host:
 
 
 class Transport:
-    """Connections to any number of hosts."""
+    """Connections to any number of hosts. `guard` is told method, URL and headers of every request, and raises at what must not leave."""
 
-    def __init__(self, *, connect_seconds: float = 5.0) -> None:
+    def __init__(
+        self, *, connect_seconds: float = 5.0, guard: Callable[[str, str, Mapping[str, str]], None] | None = None
+    ) -> None:
         self._connect_seconds = connect_seconds
+        self._guard = guard
         self._hosts: dict[str, _Host] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -242,6 +245,8 @@ class Transport:
         Raises:
             NotSent: no byte left. NoAnswer: some did, and no complete answer came.
         """
+        if self._guard is not None:
+            self._guard(method, url, headers)
         end = url.find("/", url.find("://") + 3)
         origin, target = (url, "/") if end < 0 else (url[:end], url[end:])
         host = self._hosts.get(origin)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -12,13 +13,14 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.base import Rejected, Unknown
-from adapters.ccxt_venue import CcxtAdapter, candles, parse_endpoints
+from adapters.base import ApprovedOrder, Rejected, Unknown
+from adapters.ccxt_venue import CcxtAdapter, candles, market_data, parse_endpoints, watch
 from adapters.simulator.control import VenueControl
 from adapters.simulator.limits import Limits
 from adapters.simulator.server import Venue, VenueConfig
 from adapters.simulator.symbols import SymbolSpec
-from schemas.market import Candle
+from schemas.market import Candle, OrderBook, PublicTrade
+from schemas.terms import OrderType, Side
 from tests.integration.test_ccxt_adapter_foreign import started
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
@@ -56,6 +58,46 @@ async def market(**changes: Any) -> AsyncIterator[Scene]:
         finally:
             await adapter.close()
             await venue.stop()
+
+
+class Sink:
+    """Keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, Any]] = []
+
+    def on_book(self, venue: str, book: OrderBook) -> None:
+        self.said.append((f"book {book.symbol}", book))
+
+    def on_trades(self, venue: str, symbol: str, trades: Sequence[PublicTrade]) -> None:
+        self.said.extend((f"trade {symbol}", trade) for trade in trades)
+
+    def on_market(self, venue: str, symbol: str, *, up: bool, reason: str | None) -> None:
+        self.said.append((f"{'up' if up else 'down'} {symbol}", reason))
+
+    def of(self, kind: str, symbol: str = BTC) -> list[Any]:
+        return [what for name, what in self.said if name == f"{kind} {symbol}"]
+
+
+async def until(true: Callable[[], object], seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def watching(adapter: CcxtAdapter, *symbols: str) -> AsyncIterator[Sink]:
+    """A sink to which books and trades of some symbols come; they are up."""
+    sink = Sink()
+    tasks = [asyncio.create_task(adapter.run_market(symbol, sink)) for symbol in symbols or (BTC,)]
+    try:
+        await until(lambda: all(sink.of("up", symbol) for symbol in symbols or (BTC,)))
+        yield sink
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
 
 
 # --- candles --------------------------------------------------------------------------------------------------------
@@ -177,3 +219,188 @@ def test_the_longest_interval_that_divides_is_taken() -> None:
     with pytest.raises(Rejected):
         candles.timeframe({"5m": ""}, 60)
     assert candles.timeframe({"5m": ""}, 900) == ("5m", 300)
+
+
+# --- streams of Binance ---------------------------------------------------------------------------------------------
+
+
+async def test_books_and_trades_come_from_the_moment_it_is_up() -> None:
+    async with market() as scene:
+        await scene.quote("49999.01", "50001.02")
+        await scene.control.trade("BTCUSDT", "BUY", "0.1")
+        async with watching(scene.adapter) as sink:
+            await until(lambda: sink.of("book"))
+            book = sink.of("book")[0]
+            assert [name for name, _ in sink.said[:2]] == [f"up {BTC}", f"book {BTC}"]
+            assert (book.bid, book.ask) == (Decimal("49999.01"), Decimal("50001.02"))
+            assert book.asks[0].quantity == Decimal("0.9")
+            assert abs(asyncio.get_running_loop().time() - book.received_at) < 5
+            for side, quantity in (("BUY", "0.123"), ("SELL", "0.00001"), ("BUY", "0.2")):
+                await scene.control.trade("BTCUSDT", side, quantity)
+            await until(lambda: len(sink.of("trade")) == 3)
+            await until(lambda: sink.of("book")[-1].bids[0].quantity == Decimal("0.99999"))
+    trades = sink.of("trade")
+    assert [(trade.side, trade.quantity) for trade in trades] == [
+        (Side.BUY, Decimal("0.123")),
+        (Side.SELL, Decimal("0.00001")),
+        (Side.BUY, Decimal("0.2")),
+    ]
+    assert [trade.price for trade in trades] == [Decimal("50001.02"), Decimal("49999.01"), Decimal("50001.02")]
+    assert sink.of("down") == []
+
+
+async def test_every_trade_of_a_busy_market_comes_once_and_few_books_do() -> None:
+    async with market() as scene:
+        await scene.quote("49999", "50001")
+        async with watching(scene.adapter, BTC, ETH) as sink:
+            began = asyncio.get_running_loop().time()
+            foreign = scene.venue.engine.markets["BTCUSDT"].trades
+            before = foreign[-1].trade_id if foreign else 0
+            for _ in range(200):
+                await scene.control.trade("BTCUSDT", "BUY", "0.001")
+            expected = [str(trade.trade_id) for trade in foreign if trade.trade_id > before]
+            await until(lambda: len(sink.of("trade")) >= len(expected))
+            seconds = asyncio.get_running_loop().time() - began
+            assert [trade.trade_id for trade in sink.of("trade")] == expected
+            assert len(expected) == 200
+            assert len(sink.of("book")) <= seconds * 10 + 2
+            assert sink.of("trade", ETH) == []
+
+
+async def test_a_cut_stream_is_said_to_be_down_and_comes_back_without_doubles() -> None:
+    async with market() as scene:
+        await scene.quote("49999", "50001")
+        async with watching(scene.adapter) as sink:
+            await scene.control.trade("BTCUSDT", "BUY", "0.1")
+            await until(lambda: sink.of("trade"))
+            await scene.control.fault("drop_streams")
+            await until(lambda: len(sink.of("up")) == 2)
+            assert len(sink.of("down")) == 1
+            assert sink.of("down")[0]
+            await scene.control.trade("BTCUSDT", "BUY", "0.2")
+            await until(lambda: len(sink.of("trade")) == 2)
+            names = [name.split()[0] for name, _ in sink.said]
+            assert names[names.index("down") + 1] == "up"
+    assert [trade.quantity for trade in sink.of("trade")] == [Decimal("0.1"), Decimal("0.2")]
+
+
+async def test_a_trade_that_the_stream_left_out_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with market() as scene:
+        await scene.quote("49999", "50001")
+        told = scene.venue.engine.on_trade
+        lost = {2, 3, 6}
+
+        def tell(spec: SymbolSpec, trade: Any) -> None:
+            if trade.trade_id not in lost:
+                told(spec, trade)
+
+        scene.venue.engine.on_trade = tell
+        async with watching(scene.adapter) as sink:
+            for n in range(1, 9):
+                await scene.control.trade("BTCUSDT", "BUY", f"0.00{n}")
+            await until(lambda: len(sink.of("trade")) == 8)
+            assert [trade.trade_id for trade in sink.of("trade")] == [str(n) for n in range(1, 9)]
+            assert [trade.quantity for trade in sink.of("trade")] == [Decimal(n) / 1000 for n in range(1, 9)]
+            assert sink.of("down") == []
+
+
+async def test_a_silent_stream_of_a_quiet_market_stays_up_and_one_of_a_moving_market_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(watch, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(watch, "GRACE_SECONDS", 0.5)
+    async with market() as scene:
+        await scene.quote("49999", "50001")
+        async with watching(scene.adapter) as sink:
+            await until(lambda: len(sink.of("book")) >= 4)  # confirmed over REST
+            assert sink.of("down") == []
+            await scene.control.fault("stall_streams", seconds=3.0)
+            await scene.quote("49999.5", "50000.5")
+            await until(lambda: sink.of("down"))
+            assert "silent" in sink.of("down")[0]
+            await until(lambda: len(sink.of("up")) == 2)
+            await until(lambda: sink.of("book")[-1].bid == Decimal("49999.5"))
+
+
+async def test_orders_and_their_stream_do_not_notice_the_market_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Orders:
+        def __init__(self) -> None:
+            self.said: list[Any] = []
+
+        def on_order(self, venue: str, order: Any) -> None:
+            self.said.append(order)
+
+        def on_fill(self, venue: str, fill: Any) -> None:
+            self.said.append(fill)
+
+        def on_stream(self, venue: str, *, up: bool, reason: str | None) -> None:
+            self.said.append(up)
+
+    async with market() as scene:
+        await scene.quote("49999", "50001")
+        orders = Orders()
+        stream = asyncio.create_task(scene.adapter.run_stream(orders))
+        await until(lambda: orders.said == [True])
+        async with watching(scene.adapter, BTC, ETH) as sink:
+            await scene.adapter.place(
+                ApprovedOrder(
+                    client_order_id="c1",
+                    symbol=BTC,
+                    side=Side.BUY,
+                    order_type=OrderType.MARKET,
+                    quantity=Decimal("0.5"),
+                )
+            )
+            await until(lambda: sink.of("trade"))
+        await until(lambda: len(orders.said) >= 3)
+        assert False not in orders.said
+        with pytest.raises(Rejected):
+            await scene.adapter.run_market("NO/SUCH", sink)
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+
+
+# --- where nothing is streamed --------------------------------------------------------------------------------------
+
+
+class Poor:
+    """A market without streams: a book, and a tape that is shown by pages."""
+
+    def __init__(self) -> None:
+        self.bid = 100
+        self.count = 0
+        self.ids = True
+
+    def trade(self, times: int = 1) -> None:
+        self.count += times
+
+    async def depth(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"bids": [[f"{self.bid}.5", "1"]], "asks": [["101.25", "2"]], "lastUpdateId": 1})
+
+    async def agg_trades(self, request: web.Request) -> web.StreamResponse:
+        limit = int(request.query.get("limit", "500"))
+        rows = [
+            {"a": n, "p": "100.5", "q": f"0.{n:04d}1", "f": n, "l": n, "T": 1_700_000_000_000 + n, "m": n % 2 == 0}
+            for n in range(max(1, self.count - limit + 1), self.count + 1)
+        ]
+        return web.json_response(rows)
+
+
+async def test_where_no_stream_comes_up_book_and_trades_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market_data, "SHORTEST_PAUSE", 0.01)
+    poor = Poor()
+    poor.trade(150)
+    async with started(GET_depth=poor.depth, GET_aggTrades=poor.agg_trades) as (_, adapter), watching(adapter) as sink:
+        assert len(sink.of("down")) == 1  # three attempts, said once
+        poor.trade(3)
+        await until(lambda: len(sink.of("trade")) == 3)
+        poor.bid = 99
+        await until(lambda: sink.of("book")[-1].bid == Decimal("99.5"))
+        poor.trade(130)  # more than a page
+        await until(lambda: len(sink.of("trade")) == 133)
+        assert [trade.trade_id for trade in sink.of("trade")] == [str(n) for n in range(151, 284)]
+        assert sink.of("trade")[0].quantity == Decimal("0.01511")
+        assert len(sink.of("down")) == 1
+        poor.trade(5000)  # more than can be asked for
+        await until(lambda: len(sink.of("down")) == 2)
+        assert "lost" in sink.of("down")[1]

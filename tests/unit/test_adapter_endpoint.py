@@ -10,7 +10,8 @@ from adapters.ccxt_venue.exchange import redirect
 
 def test_names_exchanges_and_places() -> None:
     text = (
-        "binance, main=kraken@live ,test=bybit@sandbox,local=binance@http://127.0.0.1:9000/,tls=okx@https://venue.test"
+        "binance, main=kraken@live ,test=bybit@sandbox,local=binance@http://127.0.0.1:9000/,tls=okx@https://venue.test,"
+        "gate@paper,dry=binance@paper+http://127.0.0.1:9000"
     )
     assert parse_endpoints(text) == [
         Endpoint("binance", "binance"),
@@ -18,6 +19,8 @@ def test_names_exchanges_and_places() -> None:
         Endpoint("test", "bybit", "sandbox"),
         Endpoint("local", "binance", "url", "http://127.0.0.1:9000"),
         Endpoint("tls", "okx", "url", "https://venue.test"),
+        Endpoint("gate", "gate", "paper"),
+        Endpoint("dry", "binance", "paper", "http://127.0.0.1:9000"),
     ]
 
 
@@ -27,7 +30,9 @@ def test_names_exchanges_and_places() -> None:
         ("", "at least one"),
         ("nosuchexchange", "nosuchexchange"),
         ("a=nosuchexchange@live", "nosuchexchange"),
-        ("binance@paper", "paper"),
+        ("binance@paper+", "paper+"),
+        ("binance@paper+live", "paper+live"),
+        ("binance@paperhttp://h:1", "paperhttp"),
         ("binance@moon", "moon"),
         ("binance@ftp://x", "ftp://x"),
         ("binance@http://", "http://"),

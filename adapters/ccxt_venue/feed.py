@@ -1,0 +1,161 @@
+"""The market data of one symbol on its way to who asked for it: at most ten books a second, and every trade once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from adapters.base import MarketSink
+from adapters.ccxt_venue import parsing
+from schemas.market import OrderBook, PublicTrade
+
+log = structlog.get_logger(__name__)
+
+BOOK_SECONDS = 0.1
+"""Between two books; what comes between them is not even read."""
+DEPTH = 20
+COMPARED = 5
+"""Levels of each side by which a book is known as unchanged."""
+
+
+class Feed:
+    """Delivers while it is up. A sink, or a book, that raises ends the attempt: `failed` says why."""
+
+    def __init__(self, venue: str, symbol: str, sink: MarketSink) -> None:
+        self.symbol = symbol
+        self.is_up = False
+        self.heard_at = 0.0
+        """When a book came last, delivered or not; monotonic seconds."""
+        self.first: asyncio.Event = asyncio.Event()
+        """A book came since `begin`."""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._venue = venue
+        self._sink = sink
+        self._said_down = False
+        self._last: OrderBook | None = None
+        self._raw: tuple[Mapping[str, Any], float] | None = None
+        """The newest book that was not delivered yet, and when it came."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_at = 0.0
+
+    def begin(self) -> None:
+        """Another attempt."""
+        self.first.clear()
+        self.failed = asyncio.get_running_loop().create_future()
+
+    def up(self) -> None:
+        """From here on all is delivered; first the newest book that came before."""
+        if not self.is_up:
+            log.info("market data up", venue=self._venue, symbol=self.symbol)
+            self.is_up = True
+            self._sink.on_market(self._venue, self.symbol, up=True, reason=None)
+        self._flush()
+
+    def down(self, reason: str) -> None:
+        """Deliver no more; said once, however many attempts fail."""
+        self._cancel_timer()
+        self._raw, self._last, self._next_at = None, None, 0.0
+        if self.is_up or not self._said_down:
+            log.warning("market data down", venue=self._venue, symbol=self.symbol, reason=reason)
+            self._said_down = True
+            self.is_up = False
+            self._sink.on_market(self._venue, self.symbol, up=False, reason=reason)
+
+    def close(self) -> None:
+        self._cancel_timer()
+        self.is_up = False
+
+    def book(self, raw: Mapping[str, Any]) -> None:
+        """A book of Binance's or ccxt's. It may change until it is read: the newest is what counts."""
+        now = self.heard_at = time.monotonic()
+        self._raw = (raw, now)
+        self.first.set()
+        if not self.is_up or self._timer is not None:
+            return
+        wait = self._next_at - now
+        if wait <= 0:
+            self._flush()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._flush_later)
+
+    def trades(self, trades: Sequence[PublicTrade]) -> None:
+        if self.is_up and trades:
+            self._sink.on_trades(self._venue, self.symbol, trades)
+
+    def unchanged(self, raw: Mapping[str, Any]) -> bool:
+        """Whether another way of asking shows the book that was delivered last."""
+        asked, last = parsing.order_book(raw, self.symbol, COMPARED), self._last
+        return last is not None and (asked.bids, asked.asks) == (last.bids[:COMPARED], last.asks[:COMPARED])
+
+    def fail(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # it may end the attempt, or come too late for that
+
+    def _flush_later(self) -> None:
+        self._timer = None
+        try:
+            self._flush()
+        except Exception as error:  # noqa: BLE001 - the loop would only log it
+            self.fail(error)
+
+    def _flush(self) -> None:
+        if self._raw is None:
+            return
+        (raw, at), self._raw = self._raw, None
+        self._next_at = time.monotonic() + BOOK_SECONDS
+        self._last = parsing.order_book(raw, self.symbol, DEPTH, at)
+        self._sink.on_book(self._venue, self._last)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Known:
+    """Which trades were delivered, by their ids; the latest ones are remembered."""
+
+    KEPT = 10_000
+
+    def __init__(self) -> None:
+        self._ids: dict[str, None] = {}
+        self._count = itertools.count()
+
+    def __contains__(self, trade: PublicTrade) -> bool:
+        return trade.trade_id in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def fresh(self, trades: Sequence[PublicTrade]) -> list[PublicTrade]:
+        """Those that were not known, oldest first; they are from now on."""
+        found = []
+        for trade in trades:
+            if trade.trade_id not in self._ids:
+                self._ids[trade.trade_id] = None
+                found.append(trade)
+        while len(self._ids) > self.KEPT:
+            del self._ids[next(iter(self._ids))]
+        return sorted(found, key=lambda trade: trade.timestamp)
+
+    def read(self, rows: Sequence[Mapping[str, Any]], *, page: bool) -> list[PublicTrade]:
+        """Trades as ccxt tells them. Those without ids are, in a page that may come again, known by what they were, and counted where
+        they are alike; in a stream, where each comes once, every one is another."""
+        found: list[PublicTrade] = []
+        alike: dict[str, int] = {}
+        for row in rows:
+            trade = parsing.public_trade(row)
+            if trade is None:
+                continue
+            if row.get("id") in (None, ""):
+                nth = alike[trade.trade_id] = alike.get(trade.trade_id, -1) + 1 if page else next(self._count)
+                trade = msgspec.structs.replace(trade, trade_id=f"{trade.trade_id}-{nth}")
+            found.append(trade)
+        return found
