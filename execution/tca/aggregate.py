@@ -25,8 +25,9 @@ DIMENSIONS: dict[str, Callable[[CostReport], str]] = {
     "algorithm": lambda report: report.algorithm,
     "venue": lambda report: report.venue,
     "symbol": lambda report: report.symbol,
+    "everything": lambda _: "all",
 }
-"""What reports can be grouped by."""
+"""What reports can be grouped by; `everything` is one group of all."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
