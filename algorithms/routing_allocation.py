@@ -151,23 +151,24 @@ def _solve(
         assert not units, "what nobody takes fills the rest"
         return after
 
-    while True:
+    while rest:
         finest = min(sizes)
         runs = sorted(sizes.pop(finest))
         if not sizes:
             take(runs, rest // finest)
-            return _Solution(cost, tuple(taken), exact)
+            break
         common = gcd(*sizes)
         if common == finest:
             sizes[finest] = runs
             units, exact = _mixed(rest, sizes)
             for size, number in units.items():
                 take(sorted(sizes[size]), number)
-            return _Solution(cost, tuple(taken), exact)
+            break
         odd = rest % common
         runs = take(runs, odd // finest)
         rest -= odd
         sizes[common] += _bundled(runs, common // finest)
+    return _Solution(cost, tuple(taken), exact)
 
 
 def _bundled(runs: Iterable[Run], size: int) -> list[Run]:
