@@ -138,7 +138,7 @@ def _booking(actor: OrderActor, command: OrderCommand) -> Booking:
             case CancelOrder():
                 refusal = state.request_cancel(command.reason, now)
             case AmendOrder():
-                answer = state.amend(command, now)
+                answer = state.amend(command, now, actor.replan)
                 field, refusal = answer if answer is not None else (None, None)
             case PauseOrder() | ResumeOrder():
                 refusal = state.pause(isinstance(command, PauseOrder), command.reason, now)

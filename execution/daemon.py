@@ -18,6 +18,7 @@ import structlog
 
 from adapters.base import Adapter, AdapterError
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
+from adapters.paper import PaperAdapter
 from execution import failpoints, garbage, logs
 from execution.accept import Acceptor
 from execution.commands import Commands
@@ -29,16 +30,20 @@ from execution.component_health import (
     subscription_health,
     venue_health,
 )
+from execution.costs import Costs
 from execution.dead_letters import DeadLetters
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.health import ComponentHealth, HealthReport
+from execution.history import Histories
 from execution.http_server import HttpServer
 from execution.intake import Intake
 from execution.leases import ShardLeases
 from execution.ledger import Lease, Ledger, keys
 from execution.ledger.outbox import OutboxStore
+from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.outbox import Outbox
+from execution.planning import Planner
 from execution.projections import Projections
 from execution.pubsub import (
     Publisher,
@@ -55,7 +60,10 @@ from execution.pubsub.library_subscriber import LibrarySubscriber
 from execution.reconcile import Reconciler
 from execution.runner import Runner
 from execution.settings import Settings
+from execution.spending import Spending
 from execution.store import Store, StoreRefused, StoreTooOld, StoreUnavailable
+from execution.tca.stored import save_report
+from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
 
@@ -171,6 +179,12 @@ class Daemon:
         settings = self.settings
         adapters: dict[str, Adapter] = {}
         for endpoint in parse_endpoints(settings.adapter_endpoints):
+            if endpoint.where == "paper":
+                market = CcxtAdapter(endpoint, None, public_only=True, clock_bound_ms=settings.clock_bound_ms)
+                adapters[endpoint.name] = PaperAdapter(
+                    endpoint.name, market, latency_ms=settings.paper_latency_ms, capabilities=None
+                )
+                continue
             credentials = settings.credentials(endpoint.name)
             adapters[endpoint.name] = CcxtAdapter(
                 endpoint,
@@ -262,6 +276,12 @@ class Daemon:
             topic=topic_name(project, settings.events_topic),
             source=f"//execution/{project}",
         )
+        self._market = market = MarketData(
+            self._adapters, now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic
+        )
+        self._costs = costs = Costs(market, self._save_report if settings.cost_reports else None)
+        spending = Spending(self._adapters)
+        self._watch("balances", spending.run())
         self._runner = runner = Runner(
             ledger,
             self._adapters,
@@ -269,20 +289,22 @@ class Daemon:
             instance=instance,
             max_retries=settings.max_retries,
             committed=outbox.wake,
+            market=market,
+            costs=costs,
+            available=spending.available,
         )
         runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
         dead_letter = DeadLetters(publisher, topic_name(project, settings.dead_letter_topic))
-        acceptor = Acceptor(
-            runner,
-            ledger,
+        planner = Planner(
             self._adapters,
-            metrics,
-            dead_letter,
-            instance=instance,
+            market,
+            Histories(self._adapters),
             execution_timeout=settings.execution_timeout,
             signal_max_age=settings.signal_max_age,
-            wake_outbox=outbox.wake,
+            bracket_distance_bps=settings.bracket_distance_bps,
+            bracket_policy=settings.bracket_policy,
         )
+        acceptor = Acceptor(runner, ledger, planner, metrics, dead_letter, instance=instance, wake_outbox=outbox.wake)
         self._commands = Commands(runner, ledger, metrics, dead_letter, instance=instance, wake_outbox=outbox.wake)
         self._reconciler = Reconciler(
             runner,
@@ -345,6 +367,11 @@ class Daemon:
         log.critical("a part of the service ended; stopping", part=task.get_name(), error=str(error) if error else None)
         self.failure = error or RuntimeError(f"{task.get_name()} ended")
         self._failed.set()
+
+    async def _save_report(self, report: CostReport) -> None:
+        assert self._store is not None
+        retention = int(self.settings.order_retention_days * DAY)
+        await save_report(self._store, report, retention, self.settings.cost_reports)
 
     async def _stream(self, adapter: Adapter) -> None:
         await adapter.run_stream(self._reconciler)
@@ -461,10 +488,13 @@ class Daemon:
                     )
                     await self._hand_over(set(self._leases.owned))
                     await self._leases.release_all()
+                    await self._costs.close()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+        if self._started:
+            await self._market.close()
         closing = [adapter.close() for adapter in self._adapters.values()]
         if self._channel is not None:
             closing.append(self._channel.close())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from adapters.base import ApprovedOrder
-from schemas.order import ChildOrder
+from schemas.order import ChildOrder, Role
 
 ZERO = Decimal(0)
 
@@ -18,23 +18,37 @@ class GateRefused(Exception):
     """A child order would exceed its parent. Nothing was sent; this is a fault of ours."""
 
 
+class _Sent:
+    """What was let through for one parent and one role: the claim of each child, and their sum."""
+
+    __slots__ = ("by_child", "total")
+
+    def __init__(self) -> None:
+        self.by_child: dict[str, Decimal] = {}
+        self.total = ZERO
+
+    def put(self, child_id: str, claim: Decimal) -> None:
+        self.total += claim - self.by_child.get(child_id, ZERO)
+        self.by_child[child_id] = claim
+
+
 class WireGate:
     """Counts what has been let through, per parent."""
 
     def __init__(self) -> None:
-        self._sent: dict[str, dict[str, Decimal]] = {}
+        self._sent: dict[tuple[str, Role], _Sent] = {}
 
     def approve(self, key: str, limit: Decimal, child: ChildOrder) -> ApprovedOrder:
-        """Let a child order through, and count it. `limit` is the parent's quantity.
+        """Let a child order through, and count it. `limit`: the parent's quantity; for an exit, what the entry holds.
 
         Raises:
-            GateRefused: with it, more would have been sent than the parent's quantity.
+            GateRefused: with it, more would have been sent than the limit.
         """
-        sent = self._sent.setdefault(key, {})
-        others = sum((quantity for child_id, quantity in sent.items() if child_id != child.child_id), ZERO)
+        sent = self._sent.setdefault((key, child.role), _Sent())
+        others = sent.total - sent.by_child.get(child.child_id, ZERO)
         if others + child.quantity > limit:
             raise GateRefused(f"{child.child_id}: {others:f} sent and {child.quantity:f} to send exceed {limit:f}")
-        sent[child.child_id] = child.quantity
+        sent.put(child.child_id, child.quantity)
         return ApprovedOrder(
             client_order_id=child.child_id,
             symbol=child.symbol,
@@ -44,18 +58,25 @@ class WireGate:
             price=child.price,
             time_in_force=child.time_in_force,
             post_only=child.post_only,
+            stop_price=child.stop_price,
+            trail_bps=child.trail_bps,
+            display_quantity=child.display_quantity,
+            reduce_only=child.reduce_only,
         )
 
     def settle(self, key: str, child: ChildOrder) -> None:
         """A child has ended (or was never sent): only what it filled still counts."""
-        sent = self._sent.get(key)
+        sent = self._sent.get((key, child.role))
         if sent is not None:
-            sent[child.child_id] = child.executed
+            sent.put(child.child_id, child.executed)
 
     def know(self, key: str, children: list[ChildOrder]) -> None:
         """Count the children of an order taken over from another replica."""
-        self._sent[key] = {child.child_id: child.claim for child in children}
+        self.forget(key)
+        for child in children:
+            self._sent.setdefault((key, child.role), _Sent()).put(child.child_id, child.claim)
 
     def forget(self, key: str) -> None:
         """The parent has ended."""
-        self._sent.pop(key, None)
+        for role in Role:
+            self._sent.pop((key, role), None)

@@ -7,23 +7,29 @@ algorithm, commits, and only then acts. Requests run beside it and post their ou
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
+import msgspec
 import structlog
+from pydantic import ValidationError
 
 from adapters.base import Adapter
-from algorithms.base import Algorithm, Decision, View
+from algorithms.base import Algorithm, Decision, Market, Nothing, Refusal, View, When
+from algorithms.decide import decide
 from execution import failpoints
+from execution.costs import Costs
 from execution.gates import WireGate
 from execution.ledger import Fenced, Lease, Ledger, LedgerMismatch, Overfill
+from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_state import OrderState
 from execution.store import STORE_ERRORS
 from execution.venue_requests import Requests
-from schemas.order import ChildOrder, ChildState, IllegalTransition
+from schemas.market import MarketRules
+from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Tape
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +51,16 @@ class Desk:
     ledger: Ledger
     gate: WireGate
     metrics: Metrics
+    adapters: Mapping[str, Adapter]
+    market: MarketData
+    costs: Costs
+    available: Callable[[str, ParentOrder], Decimal | None]
+    """What the account at a venue has to spend on an order's side; None: not known."""
     max_retries: int
     now: Callable[[], int]
+    """Ms since the epoch."""
+    monotonic: Callable[[], float]
+    """Seconds of the clock by which leases and delays are measured."""
     committed: Callable[[int], None]
     """Called with the shard after a commit that may have left events in its outbox."""
     closed: Callable[[OrderActor], None]
@@ -58,20 +72,25 @@ class Desk:
 
 
 class OrderActor:
-    def __init__(self, desk: Desk, state: OrderState, lease: Lease, algorithm: Algorithm, adapter: Adapter) -> None:
+    def __init__(self, desk: Desk, state: OrderState, lease: Lease, algorithm: Algorithm[Any, Any]) -> None:
         self.desk = desk
         self.state = state
         self.lease = lease
-        self.adapter = adapter
         self.closing = False
         self.arrival: Arrival | None = None
         """When its signal came, until its first request leaves."""
         self._algorithm = algorithm
+        self._plan: Any = msgspec.convert(state.parent.plan, algorithm.Plan)
+        self._memory: Any = msgspec.convert(state.parent.memory, algorithm.Memory)
         self._requests = Requests(self)
         self._mailbox: list[tuple[Booking | None, asyncio.Future[None] | None]] = []
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
+        self._held: tuple[str, ...] = ()
+        state.quote = self._quote
+        self._tape_from: Tape | None = None
+        self._tape_before = state.parent.tape
 
     @property
     def key(self) -> str:
@@ -83,23 +102,30 @@ class OrderActor:
         parent = self.state.parent
         return log.bind(order_id=parent.order_id, signal_id=parent.signal_id)
 
+    def adapter(self, child: ChildOrder) -> Adapter:
+        """The venue that a child is for."""
+        return self.desk.adapters[child.venue]
+
     # --- life -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Decide for the first time, before the order is committed."""
+        self._look()
         self._carry(self._decide())
 
     def begun(self) -> None:
         """The order and its first children are committed: act."""
+        self._follow_markets()
         self._act()
 
     def resume(self) -> None:
         """Go on with an order that was loaded: what may be at the venue is asked for before anything new is decided."""
-        for child in self.state.children:
+        self._follow_markets()
+        for child in self.state.active:
             if child.state is ChildState.PENDING:
                 # The request may have left until the previous owner's lease ended, and be executed until it expires.
-                last = self.lease.inherited_until + self.adapter.request_ttl_ms
-                child.valid_until = max(child.valid_until, last, child.created_at + self.adapter.request_ttl_ms)
+                ttl = self.adapter(child).request_ttl_ms
+                child.valid_until = max(child.valid_until, self.lease.inherited_until + ttl, child.created_at + ttl)
                 self.state.unknown(child, "its sender stopped before the outcome was known", self.desk.now())
             elif child.state is ChildState.OPEN:
                 self.refresh(child)
@@ -130,7 +156,7 @@ class OrderActor:
         arrival, self.arrival = self.arrival, None
         if arrival is not None:
             since_publish = (now - arrival.published_ms) / 1000 if arrival.published_ms else 0.0
-            self.desk.metrics.first_sent(child.venue, time.monotonic() - arrival.received_at, since_publish)
+            self.desk.metrics.first_sent(child.venue, self.desk.monotonic() - arrival.received_at, since_publish)
 
     async def quiesce(self, seconds: float) -> None:
         """Stop deciding; wait for requests under way, as long as given, and commit what they brought."""
@@ -145,6 +171,7 @@ class OrderActor:
         """Forget the order at once; the ledger has it."""
         self._gone = True
         self._stop_timer()
+        self._leave_markets()
         self._requests.abandon()
         self._refuse(Fenced(f"shard {self.lease.shard}"))
 
@@ -175,13 +202,14 @@ class OrderActor:
                 except IllegalTransition as error:
                     self.desk.metrics.illegal_transition()
                     self.log.error("a report was not booked", error=str(error))
+        self._look()
         if self.state.parent.status.terminal:
             self._cancel_leftovers(now)
-        elif not self.closing:
+        if not self.closing and not self.state.over:
             self._carry(self._decide())
         change = self.state.take(now)
         if change is not None:
-            started = time.monotonic()
+            started = self.desk.monotonic()
             try:
                 await self.desk.ledger.commit(self.key, change, self.lease)
             except BaseException as error:
@@ -189,9 +217,10 @@ class OrderActor:
                     if done is not None and not done.done():
                         done.set_exception(error if isinstance(error, Exception) else Fenced("stopped"))
                 raise
-            self.desk.metrics.committed(time.monotonic() - started)
-            for _ in change.fills:
-                self.desk.metrics.fill_booked(self.state.parent.exchange)
+            self.desk.metrics.committed(self.desk.monotonic() - started)
+            for fill in change.fills:
+                booked = self.state.child(fill.child_id)
+                self.desk.metrics.fill_booked(booked.venue if booked is not None else self.state.parent.exchange)
             if change.events:
                 self.desk.committed(self.lease.shard)
             failpoints.hit("order.committed")
@@ -202,20 +231,56 @@ class OrderActor:
 
     def _cancel_leftovers(self, now: int) -> None:
         """Whatever turns up at a venue after its order has ended is taken off: no algorithm watches it any more."""
-        for child in self.state.children:
+        leftovers = self.state.active if self.state.over else self.state.entries.active
+        for child in leftovers:
             if child.state is ChildState.OPEN and not child.cancel_requested:
                 self.log.error("an order that was written off is open at its venue", client_order_id=child.child_id)
                 self.state.cancel_sent(child, "its order had ended", now)
 
+    def replan(self, parent: ParentOrder) -> dict[str, Any]:
+        """The plan for changed parameters.
+
+        Raises:
+            Refusal: they are impossible.
+        """
+        algorithm = self._algorithm
+        parameters = parsed(algorithm, parent.algorithm_params)
+        plan = algorithm.plan(parent, parameters, self.state.rules, ())
+        self._plan = plan
+        return as_record(plan)
+
     def _decide(self) -> Decision:
-        state = self.state
-        if state.parent.status.terminal or self._requests.refreshing:
+        if self.state.over or self._requests.refreshing:
             return Decision()
-        return self._algorithm.decide(View(state.parent, state.children, state.totals, state.rules, self.desk.now()))
+        return decide(self._algorithm, self._plan, self._view())
+
+    def _view(self) -> View:
+        state, parent = self.state, self.state.parent
+        return View(
+            order=parent,
+            children=state.entries.children,
+            live=state.entries.live,
+            totals=state.totals,
+            rules=state.rules,
+            now=self.desk.now(),
+            markets=self._markets(),
+            memory=self._memory,
+            exits=state.exits.children,
+            exit_totals=state.exits.totals if parent.has_bracket else None,
+        )
 
     def _carry(self, decision: Decision) -> None:
         """Book a decision; cancels leave at once, since they can only reduce what may fill."""
         state, now = self.state, self.desk.now()
+        if decision.memory is not None and decision.memory != self._memory:
+            self._memory = decision.memory
+            state.remember(as_record(decision.memory), now)
+        if decision.trigger is not None:
+            if decision.trigger.fired_at is not None:
+                mid = self._mid()
+                if mid is not None:
+                    state.arrived(mid, now)
+            state.triggered(decision.trigger, now)
         for cancel in decision.cancel:
             child = state.child(cancel.child_id)
             assert child is not None
@@ -224,25 +289,121 @@ class OrderActor:
         for place in decision.place:
             state.place(place, now)
         if decision.done is not None:
-            state.finish(decision.done, now)
-            self.desk.metrics.order_ended(state.parent.status)
-            self.log.info(
-                "order ended",
-                status=state.parent.status.value,
-                filled=str(state.totals.filled),
-                reason=state.parent.reason,
-            )
+            self._finish(decision, now)
+        elif not state.parent.status.terminal:
+            state.wait(decision.waiting, decision.breach_bps, now)
+        if decision.protection_ended is not None:
+            state.unprotected(decision.protection_ended, now)
         self._set_timer(decision.wake_at, now)
+        self._set_watches(decision.wake_when)
+
+    def _finish(self, decision: Decision, now: int) -> None:
+        state, done = self.state, decision.done
+        assert done is not None
+        self._keep_tape()
+        report = self.desk.costs.report(state, self._algorithm.schedule(self._plan, state.parent), done, now)
+        state.finish(done, now, breach_bps=decision.breach_bps, tca=report)
+        self.desk.metrics.order_ended(state.parent.status)
+        self.log.info(
+            "order ended",
+            status=state.parent.status.value,
+            filled=str(state.totals.filled),
+            reason=state.parent.reason,
+        )
 
     def _act(self) -> None:
-        for child in self.state.children:
+        for child in self.state.active:
             if child.state.terminal:
                 self.desk.gate.settle(self.key, child)
             self._requests.tend(child)
-        if self.state.parent.status.terminal and not self._requests.busy and not self._mailbox:
+        self.state.settle()
+        if self.state.over and not self._requests.busy and not self._mailbox:
             self._stop_timer()
+            self._leave_markets()
             self.desk.gate.forget(self.key)
             self.desk.closed(self)
+
+    # --- the market ---------------------------------------------------------------------------------------------------
+
+    def _follow_markets(self) -> None:
+        """Keep the data of the venues coming that the order may trade at."""
+        if not self._held:
+            parent = self.state.parent
+            self._held = tuple(venue for venue in parent.routes if venue in self.desk.adapters)
+            for venue in self._held:
+                self.desk.market.hold(venue, parent.symbol, self.key)
+
+    def _leave_markets(self) -> None:
+        for venue in self._held:
+            self.desk.market.release(venue, self.state.parent.symbol, self.key)
+        self._held = ()
+
+    def _markets(self) -> dict[str, Market]:
+        desk, parent = self.desk, self.state.parent
+        found = {}
+        for venue in parent.routes:
+            rules = self._rules(venue)
+            if rules is not None:
+                available = desk.available(venue, parent) if parent.venues else None
+                found[venue] = desk.market.market(venue, parent.symbol, rules, available)
+        return found
+
+    def _rules(self, venue: str) -> MarketRules | None:
+        adapter = self.desk.adapters.get(venue)
+        return adapter.rules(self.state.parent.symbol) if adapter is not None else None
+
+    def _mid(self) -> Decimal | None:
+        parent = self.state.parent
+        feed = self.desk.market.feed(parent.home, parent.symbol)
+        return feed.book.mid if feed is not None and feed.book is not None else None
+
+    def _quote(self, venue: str) -> tuple[Decimal, Decimal] | None:
+        feed = self.desk.market.feed(venue, self.state.parent.symbol)
+        book = feed.book if feed is not None else None
+        if book is None or not book.bids or not book.asks:
+            return None
+        bid, ask = book.bids[0].price, book.asks[0].price
+        return (bid + ask) / 2, (ask - bid) / 2
+
+    def _look(self) -> None:
+        """Note the arrival price as soon as one is known, and what the market does meanwhile."""
+        parent = self.state.parent
+        if parent.arrival is None and not parent.status.terminal:
+            mid = self._mid()
+            if mid is not None:
+                self.state.arrived(mid, self.desk.now())
+        self._keep_tape()
+
+    def _keep_tape(self) -> None:
+        """Bring the order's record of the market up to date; it is written with the next commit."""
+        parent = self.state.parent
+        feed = self.desk.market.feed(parent.home, parent.symbol)
+        if feed is None or parent.status.terminal or parent.arrival is None:
+            return
+        feed.integrate(self.desk.now())
+        if self._tape_from is None:
+            self._tape_from = feed.seen
+        since, before, now = self._tape_from, self._tape_before or Tape(), feed.seen
+        parent.tape = Tape(
+            volume=before.volume + now.volume - since.volume,
+            notional=before.notional + now.notional - since.notional,
+            mid_integral=before.mid_integral + now.mid_integral - since.mid_integral,
+            observed_ms=before.observed_ms + now.observed_ms - since.observed_ms,
+        )
+
+    def _set_watches(self, whens: tuple[When, ...]) -> None:
+        parent = self.state.parent
+        by_venue: dict[str, list[When]] = {}
+        for when in whens:
+            by_venue.setdefault(when.venue or parent.home, []).append(when)
+        for venue in self._held or parent.routes:
+            waits = tuple(by_venue.get(venue, ()))
+            self.desk.market.watch(venue, parent.symbol, self.key, self._wake, waits)
+
+    def _wake(self) -> None:
+        self.post(None)
+
+    # --- timers -------------------------------------------------------------------------------------------------------
 
     def _set_timer(self, wake_at: int | None, now: int) -> None:
         self._stop_timer()
@@ -260,3 +421,23 @@ class OrderActor:
         for _, done in mail:
             if done is not None and not done.done():
                 done.set_exception(error)
+
+
+def parsed(algorithm: Algorithm[Any, Any], given: Mapping[str, Any]) -> Any:
+    """An algorithm's parameters.
+
+    Raises:
+        Refusal: naming the first wrong one.
+    """
+    try:
+        return algorithm.Parameters.model_validate(given)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(["algorithm_params", *(str(part) for part in detail["loc"])])
+        raise Refusal(where, str(detail["msg"]).removeprefix("Value error, ")) from None
+
+
+def as_record(value: msgspec.Struct) -> dict[str, Any]:
+    """A plan or memory as the ledger keeps it: numbers as text, so that they come back digit for digit."""
+    record: dict[str, Any] = msgspec.to_builtins(value) if not isinstance(value, Nothing) else {}
+    return record

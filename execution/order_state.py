@@ -6,18 +6,23 @@ it causes. Booking the same thing again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
 
 import msgspec
 
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
-from algorithms.base import Done, Place
+from algorithms.base import Done, Place, Refusal
 from execution.ledger import Change, LoadedOrder, keys
+from execution.running_totals import RunningTotals
 from schemas.command import AmendOrder
-from schemas.event import EventChild, EventFill, EventType, OrderEvent
+from schemas.event import EventChild, EventFill, EventTrigger, EventType, OrderEvent
 from schemas.market import MarketRules
-from schemas.order import ChildOrder, ChildState, Fill, OrderStatus, ParentOrder, Totals, totals
+from schemas.order import ChildOrder, ChildState, Fill, OrderStatus, ParentOrder, Role, Totals, Trigger
+from schemas.tca import CostReport
+from schemas.terms import OrderType
 
 ZERO = Decimal(0)
 _AVERAGE = Context(prec=28, rounding=ROUND_HALF_EVEN)
@@ -49,10 +54,20 @@ class OrderState:
     """One parent order, its children, and what is not yet committed."""
 
     def __init__(self, key: str, instance: str, parent: ParentOrder, rules: MarketRules) -> None:
+        """`rules` are those of the order's home venue."""
         self.key = key
         self.parent = parent
         self.rules = rules
         self.children: list[ChildOrder] = []
+        """Every child, in the order in which they were decided."""
+        self.entries = RunningTotals()
+        """The children that build the position."""
+        self.exits = RunningTotals()
+        """The children that close it again."""
+        self.fills: list[Fill] = []
+        """Every fill booked."""
+        self.quote: Callable[[str], tuple[Decimal, Decimal] | None] = lambda _: None
+        """The mid of a venue now and half its spread; None: not known."""
         self._instance = instance
         self._by_id: dict[str, ChildOrder] = {}
         self._booked: set[tuple[str, str]] = set()
@@ -68,7 +83,10 @@ class OrderState:
         """The state as the ledger holds it."""
         state = cls(key, instance, record.parent, rules)
         state.children = record.children
+        for child in record.children:
+            state._sums(child).add(child)
         state._by_id = {child.child_id: child for child in record.children}
+        state.fills = list(record.fills)
         state._booked = {(fill.child_id, fill.trade_id) for fill in record.fills}
         return state
 
@@ -76,7 +94,32 @@ class OrderState:
 
     @property
     def totals(self) -> Totals:
-        return totals(self.children)
+        """What the children that build the position add up to."""
+        return self.entries.totals
+
+    @property
+    def active(self) -> list[ChildOrder]:
+        """The children that may still fill, or whose trades are not all booked."""
+        return [*self.entries.active, *self.exits.active]
+
+    @property
+    def protecting(self) -> bool:
+        """Whether exits of a bracket are to be kept in place for what has filled."""
+        parent = self.parent
+        return parent.has_bracket and parent.protection_ended is None and bool(self.entries.totals.filled)
+
+    @property
+    def over(self) -> bool:
+        """Whether the order needs nothing more to be decided."""
+        return self.parent.status.terminal and not self.protecting
+
+    def settle(self) -> None:
+        """Count what has ended for good: it is not looked at any more."""
+        self.entries.settle()
+        self.exits.settle()
+
+    def _sums(self, child: ChildOrder) -> RunningTotals:
+        return self.exits if child.role is Role.EXIT else self.entries
 
     def child(self, client_order_id: str | None, venue_order_id: str | None = None) -> ChildOrder | None:
         """A child by its client order id, or else by the venue's id."""
@@ -113,6 +156,8 @@ class OrderState:
             fills=self._fills,
             events=self._events,
             places=self._places,
+            over=self.over,
+            held=self.totals.filled,
         )
         self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], False, False
         return change
@@ -120,7 +165,52 @@ class OrderState:
     # --- the parent's life ------------------------------------------------------------------------------------------
 
     def accepted(self, now: int) -> None:
-        self._emit(EventType.ACCEPTED, now, ignored_fields=self.parent.ignored_fields)
+        self._emit(EventType.ACCEPTED, now, ignored_fields=self.parent.ignored_fields, notes=self.parent.notes)
+
+    def remember(self, memory: dict[str, Any], now: int) -> None:
+        """Keep what the algorithm noted."""
+        self.parent.memory = memory
+        self._touch(now)
+
+    def arrived(self, mid: Decimal, now: int) -> None:
+        """Keep the arrival price."""
+        self.parent.arrival = mid
+        self.parent.arrival_at = now
+        self._touch(now)
+
+    def triggered(self, trigger: Trigger, now: int) -> None:
+        """Keep what became of the order's trigger."""
+        fired = trigger.fired_at is not None and (self.parent.trigger is None or self.parent.trigger.fired_at is None)
+        self.parent.trigger = trigger
+        self._touch(now)
+        if fired:
+            seen = f"{trigger.fired_price:f}" if trigger.fired_price is not None else "?"
+            self._emit(EventType.AMENDED, now, reason=f"its trigger was reached at {seen}")
+
+    def wait(self, reason: str | None, breach_bps: Decimal | None, now: int) -> None:
+        """Keep why nothing is traded now; a breach of the slippage bound is told, once while it lasts."""
+        before, self.parent.waiting = self.parent.waiting, reason
+        if (before is None) is not (reason is None) or _kind(before) != _kind(reason):
+            self._touch(now)
+            if breach_bps is not None and reason is not None:
+                self._emit(EventType.AMENDED, now, reason=f"paused: {reason}", slippage_bps=breach_bps)
+
+    def unprotected(self, reason: str, now: int) -> None:
+        """The exits of a bracket need no more watching."""
+        self._tell_fills(now)
+        self.parent.protection_ended = reason
+        self._touch(now)
+        entry, exits = self.totals, self.exits.totals
+        # A fee in the base asset is in the sums already: less could be closed than was opened.
+        fees = entry.fees.get(self.rules.quote, ZERO) + exits.fees.get(self.rules.quote, ZERO)
+        pnl = self.parent.side.sign * (exits.notional - entry.notional) - fees
+        closed = exits.filled > 0
+        self._emit(
+            EventType.TRADE_CLOSED if closed else EventType.AMENDED,
+            now,
+            reason=f"exits ended: {reason}",
+            realized_pnl=_AVERAGE.plus(pnl) if closed else None,
+        )
 
     def place(self, place: Place, now: int) -> ChildOrder:
         """Intend a child order; nothing may be sent before this is committed."""
@@ -128,33 +218,44 @@ class OrderState:
         child = ChildOrder(
             child_id=keys.child_id(self.key, number),
             number=number,
-            venue=self.parent.exchange,
+            venue=place.venue or self.parent.home,
             symbol=self.parent.symbol,
-            side=self.parent.side,
+            side=self.parent.side if place.role is Role.ENTRY else self.parent.side.opposite,
             order_type=place.order_type,
             quantity=place.quantity,
             price=place.price,
             time_in_force=place.time_in_force,
             post_only=place.post_only,
+            tag=place.tag,
+            role=place.role,
+            stop_price=place.stop_price,
+            trail_bps=place.trail_bps,
+            display_quantity=place.display_quantity,
+            reduce_only=place.reduce_only,
             amendment=self.parent.amendments,
             created_at=now,
             updated_at=now,
         )
         self.children.append(child)
         self._by_id[child.child_id] = child
+        self._sums(child).add(child)
         self._mark(child, now)
         self._places = True
         return child
 
-    def finish(self, done: Done, now: int) -> None:
+    def finish(self, done: Done, now: int, *, breach_bps: Decimal | None = None, tca: CostReport | None = None) -> None:
         """End the parent. The event of a complete fill tells the last fills with it."""
         parent = self.parent
         parent.quantity = max(parent.quantity, self.totals.filled)
-        last = self.children[-1] if self.children else None
+        parent.waiting = None
+        last = self.entries.children[-1] if self.entries.children else None
         fills = self._untold.pop(last.child_id, []) if last is not None and done.status is OrderStatus.FILLED else []
         self._tell_fills(now)
         parent.to(done.status)
         parent.reason = done.reason
+        if self.protecting:
+            # What was asked of the entry is done; asked again, it is meant for the exits.
+            parent.cancel_requested, parent.cancel_reason = False, None
         self._touch(now)
         self._emit(
             _ENDS[done.status],
@@ -163,11 +264,15 @@ class OrderState:
             fills=fills,
             reason=done.reason,
             field=done.field if done.status is OrderStatus.REJECTED else None,
+            slippage_bps=breach_bps,
+            tca=tca,
         )
+        if last is not None:
+            self._tell_opened(last, fills, now)
 
     def request_cancel(self, reason: str | None, now: int) -> str | None:
         """Book a request to cancel; returns why it cannot be, or None."""
-        if self.parent.status.terminal:
+        if self.over:
             return f"the order is {self.parent.status} already"
         if not self.parent.cancel_requested:
             self.parent.cancel_requested = True
@@ -175,25 +280,39 @@ class OrderState:
             self._touch(now)
         return None
 
-    def amend(self, command: AmendOrder, now: int) -> tuple[str, str] | None:
-        """Book new terms; returns the (field, reason) why they cannot be, or None."""
+    def amend(
+        self, command: AmendOrder, now: int, replan: Callable[[ParentOrder], dict[str, Any]] | None = None
+    ) -> tuple[str, str] | None:
+        """Book new terms; returns the (field, reason) why they cannot be, or None.
+
+        `replan` gives the plan for changed parameters, and raises `Refusal` for impossible ones.
+        """
         parent, sums = self.parent, self.totals
         if parent.status.terminal:
             return "order_id", f"the order is {parent.status} already"
         if parent.cancel_requested:
             return "order_id", "the order is being canceled"
+        trigger = parent.trigger
         if command.stop_price is not None:
-            return "stop_price", f"a {parent.order_type} order has none"
-        if command.algorithm_params:
-            return "algorithm_params", f"{parent.algorithm} has none that can be amended"
+            if trigger is None or trigger.price is None:
+                return "stop_price", f"a {parent.order_type} order has none"
+            if trigger.fired_at is not None:
+                return "stop_price", "its trigger has been reached already"
         if command.price is not None and not parent.order_type.has_limit_price:
             return "price", f"a {parent.order_type} order has none"
         quantity = command.quantity if command.quantity is not None else parent.quantity
         price = command.price if command.price is not None else parent.price
+        parameters = {**parent.algorithm_params, **(command.algorithm_params or {})}
         bound = sums.filled + sums.unknown
         if quantity < bound:
             return "quantity", f"{quantity:f} is below the {bound:f} that has filled or may have"
-        if (quantity, price) == (parent.quantity, parent.price):
+        stop_price = command.stop_price if command.stop_price is not None else parent.stop_price
+        if (quantity, price, stop_price, parameters) == (
+            parent.quantity,
+            parent.price,
+            parent.stop_price,
+            parent.algorithm_params,
+        ):
             return "quantity" if command.quantity is not None else "price", "the order has these terms already"
         if quantity > bound:
             rounded = self.rules.round_price(price, parent.side) if price is not None else None
@@ -201,6 +320,19 @@ class OrderState:
             refusal = self.rules.refusal(rest, parent.order_type, rounded)
             if refusal is not None and (command.price is not None or not sums.filled):
                 return refusal
+        if parameters != parent.algorithm_params:
+            if replan is None:
+                return "algorithm_params", f"{parent.algorithm} has none that can be amended"
+            changed = copy.copy(parent)
+            changed.quantity, changed.price, changed.algorithm_params = quantity, price, parameters
+            try:
+                parent.plan = replan(changed)
+            except Refusal as error:
+                return error.field, error.reason
+            parent.algorithm_params = parameters
+        if command.stop_price is not None and trigger is not None:
+            parent.stop_price = command.stop_price
+            parent.trigger = msgspec.structs.replace(trigger, price=command.stop_price)
         parent.quantity, parent.price = quantity, price
         parent.amendments += 1
         self._touch(now)
@@ -266,6 +398,7 @@ class OrderState:
 
         Reports may come late, twice and out of order: quantities only grow, and what has ended stays ended.
         """
+        self._sums(child).revive(child)
         first = child.state in (ChildState.PENDING, ChildState.UNKNOWN, ChildState.VOID) and told.status is not None
         changed = False
         if told.venue_order_id is not None and child.venue_order_id is None:
@@ -305,7 +438,9 @@ class OrderState:
         return before is not ChildState.FILLED
 
     def _book(self, child: ChildOrder, told: Iterable[VenueFill], now: int) -> None:
+        self._sums(child).revive(child)
         new: list[Fill] = []
+        quote = self.quote(child.venue)
         for trade in told:
             identity = (child.child_id, trade.trade_id)
             if identity in self._booked:
@@ -320,6 +455,8 @@ class OrderState:
                 fee_asset=trade.fee_asset,
                 maker=trade.maker,
                 timestamp=trade.timestamp,
+                mid=quote[0] if quote is not None else None,
+                half_spread=quote[1] if quote is not None else None,
             )
             new.append(fill)
             child.filled += fill.quantity
@@ -333,13 +470,14 @@ class OrderState:
         if not new:
             return
         self._fills.extend(new)
+        self.fills.extend(new)
         if child.state in (ChildState.PENDING, ChildState.UNKNOWN, ChildState.VOID):
             # A fill is proof that the order is at the venue.
             child.to(ChildState.OPEN)
             self._emit(EventType.PLACED, now, child=child)
         if not child.state.terminal and child.filled >= child.quantity:
             child.to(ChildState.FILLED)
-        if not self.parent.status.terminal:
+        if not self.parent.status.terminal and child.role is Role.ENTRY:
             self.parent.to(OrderStatus.PARTIALLY_FILLED)
         self._untold.setdefault(child.child_id, []).extend(new)
         self._mark(child, now)
@@ -348,14 +486,27 @@ class OrderState:
         parent = self.parent
         for child_id, fills in self._untold.items():
             child = self._by_id[child_id]
-            if parent.status.terminal and parent.status is not OrderStatus.REJECTED and self._complete:
+            if child.role is Role.EXIT:
+                self._emit(EventType.PLACED if not fills else EventType.POSITION_UPDATED, now, child=child, fills=fills)
+            elif (
+                parent.status.terminal
+                and parent.status not in (OrderStatus.REJECTED, OrderStatus.FILLED)
+                and self._complete
+            ):
                 # A fill that raced the end completes an order that had ended short.
                 parent.to(OrderStatus.FILLED)
                 parent.reason = None
                 self._emit(EventType.FILLED, now, child=child, fills=fills)
             else:
                 self._emit(EventType.PARTIALLY_FILLED, now, child=child, fills=fills)
+            self._tell_opened(child, fills, now)
         self._untold = {}
+
+    def _tell_opened(self, child: ChildOrder, fills: list[Fill], now: int) -> None:
+        """The first fills of a bracket's entry open a trade."""
+        first = self.parent.has_bracket and child.role is Role.ENTRY
+        if first and sum((fill.quantity for fill in fills), ZERO) == self.totals.filled:
+            self._emit(EventType.TRADE_OPENED, now, child=child)
 
     @property
     def _complete(self) -> bool:
@@ -382,6 +533,10 @@ class OrderState:
         reason: str | None = None,
         field: str | None = None,
         ignored_fields: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
+        slippage_bps: Decimal | None = None,
+        realized_pnl: Decimal | None = None,
+        tca: CostReport | None = None,
     ) -> None:
         parent, sums = self.parent, self.totals
         parent.sequence += 1
@@ -414,8 +569,27 @@ class OrderState:
                 field=field if field is not None else unset,
                 ignored_fields=ignored_fields or unset,
                 metadata=parent.metadata or unset,
+                notes=notes or unset,
+                slippage_bps=slippage_bps if slippage_bps is not None else unset,
+                realized_pnl=realized_pnl if realized_pnl is not None else unset,
+                trigger=_shown(parent.trigger) if parent.trigger is not None else unset,
+                tca=tca if tca is not None else unset,
             )
         )
+
+
+def _kind(reason: str | None) -> str | None:
+    """A reason without its figures: 12.3 bps and 12.4 bps are the same pause."""
+    return "".join(c for c in reason if not c.isdigit()) if reason is not None else None
+
+
+def _shown(trigger: Trigger) -> EventTrigger:
+    return EventTrigger(
+        held_by="venue" if trigger.native else "service",
+        price=trigger.price,
+        fired_at=trigger.fired_at,
+        fired_price=trigger.fired_price,
+    )
 
 
 def _told(child: ChildOrder, fills: Iterable[Fill]) -> EventChild:
@@ -427,6 +601,10 @@ def _told(child: ChildOrder, fills: Iterable[Fill]) -> EventChild:
         filled=child.filled,
         venue_order_id=child.venue_order_id,
         price=child.price,
+        role=child.role.value,
+        order_type=child.order_type.value if child.order_type not in (OrderType.LIMIT, OrderType.MARKET) else None,
+        stop_price=child.stop_price,
+        tag=child.tag or None,
         reason=child.reason,
         fills=tuple(
             EventFill(

@@ -101,9 +101,8 @@ class Reconciler:
         watched = [
             (actor, child)
             for actor in self._runner.actors()
-            if actor.state.parent.exchange == venue
-            for child in actor.state.children
-            if child.state is ChildState.OPEN
+            for child in actor.state.active
+            if child.venue == venue and child.state is ChildState.OPEN
         ]
         symbols = {child.symbol for _, child in watched}
         if not full and not symbols:

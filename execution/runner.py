@@ -11,6 +11,7 @@ import copy
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Iterator
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ import structlog
 
 from adapters.base import Adapter, VenueFill, VenueOrder
 from algorithms import ALGORITHMS
+from execution.costs import Costs
 from execution.gates import WireGate
 from execution.ledger import (
     Accepted,
@@ -29,6 +31,7 @@ from execution.ledger import (
     Overfill,
     keys,
 )
+from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_actor import Arrival, Desk, OrderActor
 from execution.order_state import OrderState
@@ -53,13 +56,18 @@ class Runner:
         instance: str,
         max_retries: int,
         committed: Callable[[int], None],
+        market: MarketData,
+        costs: Costs,
+        available: Callable[[str, ParentOrder], Decimal | None] = lambda _venue, _order: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
         self._adapters = adapters
         self._metrics = metrics
         self._instance = instance
         self._now = now
+        self._monotonic = monotonic
         self._committed = committed
         self._gate = WireGate()
         self._leases: dict[int, Lease] = {}
@@ -78,8 +86,13 @@ class Runner:
             ledger=ledger,
             gate=self._gate,
             metrics=metrics,
+            adapters=adapters,
+            market=market,
+            costs=costs,
+            available=available,
             max_retries=max_retries,
             now=now,
+            monotonic=monotonic,
             committed=committed,
             closed=self._close,
             lost=self._lost,
@@ -105,7 +118,7 @@ class Runner:
         return Counter(
             child.venue
             for actor in self._actors.values()
-            for child in actor.state.children
+            for child in actor.state.active
             if child.state is ChildState.UNKNOWN
         )
 
@@ -190,19 +203,22 @@ class Runner:
         record = await self._ledger.load(key)
         if record is None or self._leases.get(lease.shard) is not lease or key in self._actors:
             return self._actors.get(key)
-        adapter = self._adapters.get(record.parent.exchange)
-        rules = adapter.rules(record.parent.symbol) if adapter is not None else None
-        if adapter is None or rules is None or record.parent.algorithm not in ALGORITHMS:
+        parent = record.parent
+        adapter = self._adapters.get(parent.home)
+        rules = adapter.rules(parent.symbol) if adapter is not None else None
+        venues = {*parent.routes, *(child.venue for child in record.children if not child.state.terminal)}
+        if rules is None or parent.algorithm not in ALGORITHMS or not venues <= self._adapters.keys():
             log.error(
                 "an order cannot be worked: its venue, symbol or algorithm is not configured here",
-                order_id=record.parent.order_id,
-                exchange=record.parent.exchange,
-                symbol=record.parent.symbol,
+                order_id=parent.order_id,
+                venues=sorted(venues),
+                symbol=parent.symbol,
+                algorithm=parent.algorithm,
             )
             self._metrics.internal_error("unworkable")
             return None
         actor = self._actor(OrderState.loaded(key, self._instance, record, rules), lease)
-        if record.parent.status.terminal:
+        if actor.state.over:
             self._close(actor)
         else:
             self._actors[key] = actor
@@ -211,12 +227,11 @@ class Runner:
         return actor
 
     def _actor(self, state: OrderState, lease: Lease) -> OrderActor:
-        parent = state.parent
-        return OrderActor(self._desk, state, lease, ALGORITHMS[parent.algorithm], self._adapters[parent.exchange])
+        return OrderActor(self._desk, state, lease, ALGORITHMS[state.parent.algorithm])
 
     def _close(self, actor: OrderActor) -> None:
         self._actors.pop(actor.key, None)
-        now = time.monotonic()
+        now = self._monotonic()
         self._closed[actor.key] = (now, actor)
         self._closed.move_to_end(actor.key)
         while self._closed:
@@ -289,11 +304,11 @@ class Runner:
         """Stop working shards that are about to be released: finish what is under way, then forget them."""
         for shard in shards:
             self._leases.pop(shard, None)
-        deadline = time.monotonic() + seconds
-        while any(map(self._accepting.get, shards)) and time.monotonic() < deadline:
+        deadline = self._monotonic() + seconds
+        while any(map(self._accepting.get, shards)) and self._monotonic() < deadline:
             await asyncio.sleep(0.005)
         actors = [actor for shard in shards for actor in self._of(shard)]
-        await asyncio.gather(*(actor.quiesce(max(deadline - time.monotonic(), 0.1)) for actor in actors))
+        await asyncio.gather(*(actor.quiesce(max(deadline - self._monotonic(), 0.1)) for actor in actors))
         for shard in shards:
             self.forget(shard)
 
@@ -331,7 +346,8 @@ class Runner:
         if venue_order_id is None:
             return None
         for actor in self._actors.values():
-            if actor.state.parent.exchange == venue and actor.state.child(None, venue_order_id) is not None:
+            child = actor.state.child(None, venue_order_id) if venue in actor.state.parent.routes else None
+            if child is not None and child.venue == venue:
                 return actor
         return None
 

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -183,6 +184,22 @@ class Settings(BaseSettings):
     unknown_orders: Annotated[Literal["report", "cancel"], BeforeValidator(_lower), Must("report or cancel")] = Field(
         default="report",
         description="What to do about open orders at a venue that the ledger does not know: report or cancel.",
+    )
+    cost_reports: Annotated[int, Field(ge=0), Must("a whole number, 0 for none")] = Field(
+        default=100_000,
+        description="Cost reports (TCA) of ended orders kept for `execution report`; they expire with their orders. "
+        "0: none are measured, and the last event of an order carries none.",
+    )
+    bracket_distance_bps: Annotated[Decimal, Field(ge=0), Must("a number of bps, 0 or above")] = Field(
+        default=Decimal(5),
+        description="How close to the entry's price a take_profit or stop_loss may be, in bps; at least one tick.",
+    )
+    bracket_policy: Annotated[Literal["adjust", "reject"], BeforeValidator(_lower), Must("adjust or reject")] = Field(
+        default="adjust",
+        description="What happens to a take_profit or stop_loss that is too close: adjust moves it, reject refuses the signal.",
+    )
+    paper_latency_ms: Annotated[float, Field(ge=0), Must("milliseconds, 0 or above")] = Field(
+        default=50.0, description="Milliseconds from a paper venue's request to its answer (`@paper`)."
     )
     log_format: Annotated[
         Literal["auto", "json", "console"], BeforeValidator(_lower), Must("auto, json or console")

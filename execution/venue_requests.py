@@ -7,7 +7,6 @@ until it is. Outcomes are posted to the order; nothing is booked here.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,7 +25,7 @@ from adapters.base import (
 from execution import failpoints
 from execution.gates import GateRefused
 from execution.ledger import Fenced
-from schemas.order import ChildOrder, ChildState
+from schemas.order import ChildOrder, ChildState, Role
 
 if TYPE_CHECKING:
     from execution.order_actor import OrderActor
@@ -126,15 +125,16 @@ class Requests:
                     return self._void(child, refusal)
                 if actor.closing:
                     return None
+                held = actor.state.totals.filled if child.role is Role.EXIT else parent.quantity
                 try:
-                    approved = gate.approve(key, parent.quantity, child)
+                    approved = gate.approve(key, held, child)
                 except GateRefused as error:
                     actor.log.critical("the gate before the wire refused a child order", error=str(error))
                     desk.metrics.gate_refused()
                     return self._void(child, str(error))
                 try:
-                    place = actor.adapter.place(approved, before_send=partial(self._leaving, child))
-                    told = await self._timed("place", place)
+                    place = actor.adapter(child).place(approved, before_send=partial(self._leaving, child))
+                    told = await self._timed(child.venue, "place", place)
                 except _NotSent:
                     continue
                 except Rejected as error:
@@ -171,12 +171,15 @@ class Requests:
             raise _NotSent
         now = actor.desk.now()
         failpoints.hit("send.before")
-        actor.state.sending(child, now + (actor.adapter.request_ttl_ms or NO_EXPIRY_MS))
+        actor.state.sending(child, now + (actor.adapter(child).request_ttl_ms or NO_EXPIRY_MS))
         actor.desk.metrics.child_sent(child.venue, now - child.created_at)
         actor.leaving(child, now)
 
     def _why_not(self, child: ChildOrder) -> str | None:
         parent = self._actor.state.parent
+        if child.role is Role.EXIT:
+            # A pause, an end of time or new terms concern the entry; what protects it stays.
+            return child.reason or "canceled before it was sent" if child.cancel_requested else None
         if child.cancel_requested or parent.cancel_requested:
             return parent.cancel_reason or child.reason or "canceled before it was sent"
         if parent.paused:
@@ -207,7 +210,7 @@ class Requests:
     async def _resolve(self, child: ChildOrder) -> None:
         """Ask for an unknown create until the venue has it, or certainly will not."""
         actor, desk = self._actor, self._actor.desk
-        ttl = actor.adapter.request_ttl_ms
+        ttl = actor.adapter(child).request_ttl_ms
         final_at = max(child.valid_until, child.created_at + (ttl or NO_EXPIRY_MS)) + EXPIRY_MARGIN_MS
         absent, pause = 0, 0.05
         while child.state is ChildState.UNKNOWN:
@@ -246,8 +249,8 @@ class Requests:
             try:
                 failpoints.hit("cancel.before")
                 actor.desk.metrics.cancel_sent(child.venue)
-                cancel = actor.adapter.cancel(child.symbol, child.child_id, child.venue_order_id)
-                told = await self._timed("cancel", cancel)
+                cancel = actor.adapter(child).cancel(child.symbol, child.child_id, child.venue_order_id)
+                told = await self._timed(child.venue, "cancel", cancel)
             except RateLimited as error:
                 await asyncio.sleep(max(error.until - actor.desk.now(), 50) / 1000)
                 continue
@@ -270,10 +273,10 @@ class Requests:
 
     async def _find(self, child: ChildOrder) -> tuple[VenueOrder | None, bool]:
         """The venue's record of a child, and whether the venue answered at all."""
-        adapter = self._actor.adapter
+        adapter = self._actor.adapter(child)
         try:
             find = adapter.find(child.symbol, child.child_id, child.venue_order_id)
-            return await self._timed("find", find), True
+            return await self._timed(child.venue, "find", find), True
         except RateLimited as error:
             await asyncio.sleep(max(error.until - self._actor.desk.now(), 50) / 1000)
         except AdapterError as error:
@@ -317,18 +320,18 @@ class Requests:
             if child.executed <= child.filled:
                 return
             try:
-                fetch = actor.adapter.fills(child.symbol, venue_order_id=child.venue_order_id)
-                fills = await self._timed("fills", fetch)
+                fetch = actor.adapter(child).fills(child.symbol, venue_order_id=child.venue_order_id)
+                fills = await self._timed(child.venue, "fills", fetch)
             except AdapterError as error:
                 actor.log.warning("trades not fetched", client_order_id=child.child_id, error=str(error))
             else:
                 await actor.booked(partial(actor.state.venue_fills, child, fills))
             pause = min(pause * 2, 5.0)
 
-    async def _timed(self, kind: str, request: Coroutine[Any, Any, T]) -> T:
+    async def _timed(self, venue: str, kind: str, request: Coroutine[Any, Any, T]) -> T:
         """Measure a request by its kind and outcome."""
         actor = self._actor
-        started, outcome = time.monotonic(), "canceled"
+        started, outcome = actor.desk.monotonic(), "canceled"
         try:
             answer = await request
             outcome = "ok"
@@ -336,8 +339,8 @@ class Requests:
             outcome = type(error).__name__
             raise
         finally:
-            elapsed = time.monotonic() - started
-            actor.desk.metrics.venue_request(actor.adapter.name, kind, outcome, elapsed)
+            elapsed = actor.desk.monotonic() - started
+            actor.desk.metrics.venue_request(venue, kind, outcome, elapsed)
         return answer
 
     # --- tasks ------------------------------------------------------------------------------------------------------

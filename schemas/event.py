@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from schemas.order import OrderStatus
+from schemas.tca import CostReport
 from schemas.terms import Side
 
 
@@ -57,8 +58,24 @@ class EventChild(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     filled: Decimal
     venue_order_id: str | None = None
     price: Decimal | None = None
+    role: str = "entry"
+    """`exit`: it closes the position again, of a bracket."""
+    order_type: str | None = None
+    """Where it is neither `limit` nor `market`."""
+    stop_price: Decimal | None = None
+    tag: str | None = None
+    """The algorithm's own mark: which slice or which leg this is."""
     reason: str | None = None
     fills: tuple[EventFill, ...] = ()
+
+
+class EventTrigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a stop, take-profit or trailing stop waits for. `held_by`: `venue` or `service`."""
+
+    held_by: str
+    price: Decimal | None = None
+    fired_at: int | None = None
+    fired_price: Decimal | None = None
 
 
 class OrderEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +109,15 @@ class OrderEvent(msgspec.Struct, frozen=True, kw_only=True):
     ignored_fields: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """With `order.accepted`: fields of the signal that mean nothing to this service."""
     metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    slippage_bps: Decimal | msgspec.UnsetType = msgspec.UNSET
+    """With a breach of `max_slippage_bps`: how far from the arrival price it would trade; positive is cost."""
+    trigger: EventTrigger | msgspec.UnsetType = msgspec.UNSET
+    notes: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """With `order.accepted`: what was chosen or adjusted, in words."""
+    realized_pnl: Decimal | msgspec.UnsetType = msgspec.UNSET
+    """With `trade.closed`: what the exits brought less what the entry cost and all fees, in the quote asset."""
+    tca: CostReport | msgspec.UnsetType = msgspec.UNSET
+    """With the last event of an order: what its execution cost, as far as it is known by then."""
 
 
 def attributes(event: OrderEvent, source: str) -> dict[str, str]:

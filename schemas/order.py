@@ -119,6 +119,46 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fee_asset: str | None = None
     maker: bool | None = None
     timestamp: int
+    mid: Decimal | None = None
+    """The mid when the fill was booked, and half the spread then; None: not known."""
+    half_spread: Decimal | None = None
+
+
+class Tape(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was seen of the market while an order worked."""
+
+    volume: Decimal = ZERO
+    """Traded by everybody, in units of the base asset."""
+    notional: Decimal = ZERO
+    mid_integral: Decimal = ZERO
+    """Sum of mid times the milliseconds it held."""
+    observed_ms: int = 0
+
+
+class Role(StrEnum):
+    """What a child order is for: to build the position its parent asks for, or to close it again (a bracket's exit)."""
+
+    ENTRY = "entry"
+    EXIT = "exit"
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a stop, take-profit or trailing stop waits for, and what became of it. Prices in the quote asset."""
+
+    native: bool = False
+    """Whether the venue holds it; else the service watches the price and sends when it is reached."""
+    source: str = "last"
+    """The price that counts: of the last trade (`last`), the `mid`, or what could be traded at (`touch`)."""
+    price: Decimal | None = None
+    """Where it fires now; of a trailing stop, it moves with the market, one way only. None: not active yet."""
+    trail_bps: Decimal | None = None
+    activation: Decimal | None = None
+    """Of a trailing stop: the price from which on it trails; None: at once."""
+    extreme: Decimal | None = None
+    """The best price seen since a trailing stop became active."""
+    fired_at: int | None = None
+    fired_price: Decimal | None = None
+    """The price that was seen when it fired."""
 
 
 class ChildOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -134,6 +174,13 @@ class ChildOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     price: Decimal | None = None
     time_in_force: TimeInForce = TimeInForce.GTC
     post_only: bool = False
+    tag: str = ""
+    """The algorithm's own mark: which slice or which leg this is."""
+    role: Role = Role.ENTRY
+    stop_price: Decimal | None = None
+    trail_bps: Decimal | None = None
+    display_quantity: Decimal | None = None
+    reduce_only: bool = False
     state: ChildState = ChildState.PENDING
     venue_order_id: str | None = None
     filled: Decimal = ZERO
@@ -200,12 +247,37 @@ class ParentOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     algorithm: str = "direct"
     algorithm_params: dict[str, Any] = {}
     plan: dict[str, Any] = {}
-    """What the algorithm planned once; with the children, all it needs to go on after a restart."""
+    """What the algorithm planned once; with its memory and the children, all it needs to go on after a restart."""
+    memory: dict[str, Any] = {}
+    """What the algorithm noted while it worked."""
+    venues: tuple[str, ...] = ()
+    """The venues it may trade at; empty: at `exchange` alone."""
+    stop_price: Decimal | None = None
+    trigger: Trigger | None = None
+    take_profit: Decimal | None = None
+    stop_loss: Decimal | None = None
+    reduce_only: bool = False
+    max_slippage_bps: Decimal | None = None
+    slippage_policy: str = "pause"
+    """What a price beyond `max_slippage_bps` does: `pause` until it comes back, or `end` the order."""
+    decision_price: Decimal | None = None
+    """The mid when the strategy decided, as the signal says."""
+    arrival: Decimal | None = None
+    """The mid when the order was accepted, or as soon after it as one was known."""
+    arrival_at: int = 0
+    tape: Tape | None = None
+    """What the home market did up to the last commit."""
+    waiting: str | None = None
+    """Why nothing is traded now, where something outside has to change first."""
+    protection_ended: str | None = None
+    """Why the exits of a bracket are no longer kept in place."""
     expires_at: int | None = None
     user_id: str | None = None
     trade_id: str | None = None
     metadata: dict[str, Any] = {}
     ignored_fields: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was chosen or adjusted at acceptance, in words."""
     status: OrderStatus = OrderStatus.ACCEPTED
     reason: str | None = None
     cancel_requested: bool = False
@@ -217,6 +289,29 @@ class ParentOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     created_at: int
     updated_at: int
 
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """The venues it may trade at."""
+        return self.venues or (self.exchange,)
+
+    @property
+    def home(self) -> str:
+        """The venue whose market it is measured by."""
+        return self.exchange if not self.venues or self.exchange in self.venues else self.venues[0]
+
+    @property
+    def works_as(self) -> OrderType:
+        """The order type once its trigger, where it has one, has fired."""
+        return _TRIGGERED.get(self.order_type, self.order_type)
+
+    @property
+    def limit_price(self) -> Decimal | None:
+        return self.price if self.works_as is OrderType.LIMIT else None
+
+    @property
+    def has_bracket(self) -> bool:
+        return self.take_profit is not None or self.stop_loss is not None
+
     def to(self, status: OrderStatus) -> None:
         """Go to a status.
 
@@ -227,6 +322,15 @@ class ParentOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
             if status not in ORDER_TRANSITIONS[self.status]:
                 raise IllegalTransition(f"order {self.order_id}", self.status, status)
             self.status = status
+
+
+_TRIGGERED = {
+    OrderType.STOP: OrderType.MARKET,
+    OrderType.TAKE_PROFIT: OrderType.MARKET,
+    OrderType.TRAILING_STOP: OrderType.MARKET,
+    OrderType.STOP_LIMIT: OrderType.LIMIT,
+    OrderType.TAKE_PROFIT_LIMIT: OrderType.LIMIT,
+}
 
 
 class Totals(msgspec.Struct, frozen=True):

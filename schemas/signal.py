@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -85,7 +85,17 @@ class Signal(BaseModel):
     reduce_only: bool = False
     post_only: bool = False
     leverage: Positive | None = None
-    max_slippage_bps: Annotated[Number, Field(ge=0)] | None = None
+    max_slippage_bps: Annotated[Number, Field(ge=0)] | None = Field(
+        default=None, description="No child trades further than this from the arrival price; positive is cost."
+    )
+    slippage_policy: Annotated[Literal["pause", "end"], BeforeValidator(_lower)] | None = Field(
+        default=None,
+        description="What a market beyond max_slippage_bps does: pause until it comes back, or end the order. "
+        "Default: end for algorithm direct, pause for the others.",
+    )
+    decision_price: Positive | None = Field(
+        default=None, description="The mid when the strategy decided; transaction costs are measured from it too."
+    )
     expires_at: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Ms since the epoch.")
     user_id: Name | None = None
     trade_id: Name | None = None

@@ -1,5 +1,7 @@
 """The words of the trade, as FIX and the execution literature use them."""
 
+from __future__ import annotations
+
 from decimal import Decimal
 from enum import StrEnum
 
@@ -12,6 +14,10 @@ class Side(StrEnum):
     def sign(self) -> int:
         """+1 for a buy, -1 for a sell."""
         return 1 if self is Side.BUY else -1
+
+    @property
+    def opposite(self) -> Side:
+        return Side.SELL if self is Side.BUY else Side.BUY
 
 
 class OrderType(StrEnum):

@@ -16,16 +16,21 @@ import msgspec
 from adapters.base import Adapter
 from execution.accept import Acceptor
 from execution.commands import Commands
+from execution.costs import Costs
+from execution.history import Histories
 from execution.leases import ShardLeases
 from execution.ledger import AcceptOutcome, Lease, Ledger, LoadedOrder, order_key
 from execution.ledger.outbox import OutboxStore
+from execution.market_data import MarketData
 from execution.metrics import Metrics
+from execution.planning import Planner
 from execution.pubsub import IncomingMessage
 from execution.reconcile import Reconciler
 from execution.runner import Runner
 from execution.store import Store
 from schemas import exact_json
 from schemas.event import OrderEvent
+from schemas.tca import CostReport
 
 
 async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
@@ -58,19 +63,35 @@ class Replica:
         self.adapters = adapters
         metrics = Metrics()
         self.ledger = Ledger(store, shards=shards, instance=instance, patience=2.0)
+        self.market = MarketData(adapters, now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
+        self.reports: dict[str, CostReport] = {}
+        self.costs = Costs(self.market, self._save_report)
         self.runner = Runner(
-            self.ledger, adapters, metrics, instance=instance, max_retries=max_retries, committed=lambda _: None
+            self.ledger,
+            adapters,
+            metrics,
+            instance=instance,
+            max_retries=max_retries,
+            committed=lambda _: None,
+            market=self.market,
+            costs=self.costs,
         )
         self.runner.bound(sends=1000, live=10_000)
         self.acceptor = Acceptor(
             self.runner,
             self.ledger,
-            adapters,
+            Planner(
+                adapters,
+                self.market,
+                Histories(adapters),
+                execution_timeout=execution_timeout,
+                signal_max_age=3600,
+                bracket_distance_bps=Decimal(5),
+                bracket_policy="adjust",
+            ),
             metrics,
             self._bury,
             instance=instance,
-            execution_timeout=execution_timeout,
-            signal_max_age=3600,
             wake_outbox=lambda _: None,
         )
         self.commands = Commands(
@@ -130,6 +151,11 @@ class Replica:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for shard in list(self.leases.owned):
             self.runner.forget(shard)
+        await self.costs.close()
+        await self.market.close()
+
+    async def _save_report(self, report: CostReport) -> None:
+        self.reports[report.order_id] = report
 
     async def signal(self, signal_id: str = "sig", **fields: Any) -> AcceptOutcome:
         """Offer a signal, as the subscriber would."""

@@ -18,6 +18,7 @@ from adapters.base import (
     ApprovedOrder,
     Balance,
     DuplicateClientOrderId,
+    MarketSink,
     OrderUnknown,
     Rejected,
     Retryable,
@@ -27,7 +28,7 @@ from adapters.base import (
     VenueOrder,
     VenueOrderStatus,
 )
-from schemas.market import MarketRules, OrderBook
+from schemas.market import BookLevel, Candle, MarketRules, OrderBook, PublicTrade
 from schemas.terms import OrderType
 from tests.unit.story import RULES
 
@@ -72,6 +73,8 @@ class ScriptedVenue:
         self.creates: list[str] = []
         self.cancels: list[str] = []
         self.sink: UpdateSink | None = None
+        self.markets: dict[str, MarketSink] = {}
+        self.quote: tuple[str, str] | None = None
         self.release = asyncio.Event()
         self.blind_for = 0
         """How many lookups still answer "not found" although the order is there."""
@@ -150,6 +153,42 @@ class ScriptedVenue:
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         return OrderBook(symbol=symbol, bids=(), asks=(), received_at=time.monotonic())
+
+    async def candles(self, symbol: str, *, seconds: int, since_ms: int, limit: int = 1000) -> list[Candle]:
+        return []
+
+    async def run_market(self, symbol: str, sink: MarketSink) -> None:
+        """Books and trades come when a test says so, by `self.markets[symbol]`."""
+        self.markets[symbol] = sink
+        sink.on_market(self.name, symbol, up=True, reason=None)
+        if self.quote is not None:
+            self.show(*self.quote)
+        await asyncio.Event().wait()
+
+    def show(self, bid: str, ask: str, size: str = "1000") -> None:
+        """The book is this now; it is shown at once to whoever asks later."""
+        self.quote = (bid, ask)
+        book = OrderBook(
+            symbol=RULES.symbol,
+            bids=(BookLevel(Decimal(bid), Decimal(size)),),
+            asks=(BookLevel(Decimal(ask), Decimal(size)),),
+            received_at=time.monotonic(),
+        )
+        sink = self.markets.get(RULES.symbol)
+        if sink is not None:
+            sink.on_book(self.name, book)
+
+    def print_trade(self, price: str, quantity: str) -> None:
+        """Somebody trades."""
+        sink = self.markets.get(RULES.symbol)
+        if sink is not None:
+            trade = PublicTrade(
+                trade_id=str(next(self._trades)),
+                price=Decimal(price),
+                quantity=Decimal(quantity),
+                timestamp=time.time_ns() // 1_000_000,
+            )
+            sink.on_trades(self.name, RULES.symbol, [trade])
 
     async def balances(self) -> list[Balance]:
         return []

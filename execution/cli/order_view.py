@@ -11,7 +11,7 @@ from rich.text import Text
 from execution.cli.output import clock, number, out, status, table
 from execution.ledger import LoadedOrder
 from execution.ledger.reader import Rejection
-from schemas.order import ChildOrder, Fill, totals
+from schemas.order import ChildOrder, Fill, Role, totals
 
 _LIST = ("created", "order", "signal", "strategy", "venue", "symbol", "side", "filled", "average", "status", "reason")
 
@@ -35,7 +35,7 @@ def summary(order: LoadedOrder | Rejection) -> dict[str, Any]:
             "created_at": event.timestamp,
             "updated_at": event.timestamp,
         }
-    parent, sums = order.parent, totals(order.children)
+    parent, sums = order.parent, totals(child for child in order.children if child.role is Role.ENTRY)
     return {
         "order_id": parent.order_id,
         "signal_id": parent.signal_id,

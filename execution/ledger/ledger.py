@@ -18,7 +18,7 @@ from execution.ledger.keys import ShardKeys
 from execution.store import Script, Store, StoreRefused, StoreUnavailable
 from schemas import exact_json
 from schemas.event import OrderEvent
-from schemas.order import ChildOrder, Fill, ParentOrder
+from schemas.order import ChildOrder, Fill, ParentOrder, Role
 from schemas.terms import MAX_DIGITS
 
 log = structlog.get_logger(__name__)
@@ -96,6 +96,10 @@ class Change(msgspec.Struct, kw_only=True):
     events: Sequence[OrderEvent] = ()
     places: bool = False
     """New claims on the parent's quantity are made, and must fit."""
+    over: bool = False
+    """Nothing more is to be decided: the order leaves the live ones, and is kept for a while."""
+    held: Decimal = Decimal(0)
+    """What the entry has filled: the most that exits may close."""
 
 
 class LoadedOrder(msgspec.Struct):
@@ -162,7 +166,7 @@ class Ledger:
         fields: list[Any] = ["v", 1, "parent", exact_json.encode(parent)]
         for child in change.children:
             fields += [f"c:{child.number}", exact_json.encode(child), f"k:{child.number}", _fixed(child.claim)]
-        mode = "end" if parent.status.terminal else "hand" if lease is None else "own"
+        mode = "end" if change.over else "hand" if lease is None else "own"
         return await self._accept(
             shard,
             key,
@@ -272,7 +276,7 @@ class Ledger:
         claims: list[Any] = []
         fields: list[Any] = ["parent", exact_json.encode(parent)]
         for child in change.children:
-            claims += [child.number, _fixed(child.claim)]
+            claims += [f"{'x' if child.role is Role.EXIT else 'k'}:{child.number}", _fixed(child.claim)]
             fields += [f"c:{child.number}", exact_json.encode(child)]
         for fill in change.fills:
             fields += [f"f:{fill.child_id}:{fill.trade_id}", exact_json.encode(fill)]
@@ -283,11 +287,12 @@ class Ledger:
             expected,
             int(change.places),
             _fixed(parent.quantity),
-            int(parent.status.terminal),
+            int(change.over),
             self._order_retention,
             self._signal_retention,
             len(change.children),
             len(change.events),
+            _fixed(change.held),
             *claims,
             *[exact_json.encode(event) for event in change.events],
             *fields,

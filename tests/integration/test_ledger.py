@@ -11,7 +11,8 @@ import pytest
 
 from adapters.base import VenueOrder, VenueOrderStatus
 from algorithms import ALGORITHMS
-from algorithms.base import Place, View
+from algorithms.base import Place
+from algorithms.decide import decide
 from execution.ledger import (
     Accepted,
     Change,
@@ -59,7 +60,7 @@ def order(quantity: str = "10") -> tuple[Story, Change]:
 
 def _decide(story: Story) -> Any:
     state = story.state
-    return ALGORITHMS["direct"].decide(View(state.parent, state.children, state.totals, state.rules, story.now))
+    return decide(ALGORITHMS["direct"], story.plan, story.view())
 
 
 async def outbox(store: Store, ledger: Ledger, key: str) -> list[OrderEvent]:

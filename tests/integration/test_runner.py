@@ -374,13 +374,17 @@ async def test_rejections_are_events_with_field_and_reason(replica: Replica, ven
         "r2": ({"symbol": "DOGE/USDT"}, "symbol"),
         "r3": ({"quantity": Decimal("0.0001")}, "quantity"),
         "r4": ({"quantity": Decimal("0.05")}, "quantity"),
-        "r5": ({"algorithm": "magic"}, "algorithm"),
-        "r6": ({"stop_loss": Decimal(90)}, "stop_loss"),
+        "r5": ({"algorithm": "conjuring"}, "algorithm"),
+        "r6": ({"stop_loss": Decimal(110)}, "stop_loss"),
         "r7": ({"expires_at": 1}, "expires_at"),
         "r8": ({"algorithm_params": {"speed": 1}}, "algorithm_params.speed"),
         "r9": ({"order_id": "ord_" + "a" * 20}, "order_id"),
         "r10": ({"side": "sideways"}, "side"),
-        "r11": ({"order_type": "trailing_stop"}, "order_type"),
+        "r11": ({"order_type": "trailing_stop"}, "algorithm_params.trail_bps"),
+        "r12": ({"reduce_only": True}, "reduce_only"),
+        "r13": ({"leverage": 5}, "leverage"),
+        "r14": ({"venues": ["alpha", "beta"]}, "venues"),
+        "r15": ({"stop_price": Decimal(90)}, "stop_price"),
     }
     for signal_id, (fields, field) in cases.items():
         await replica.signal(signal_id, **fields)

@@ -3,8 +3,9 @@
 -- KEYS 1 order  2 live  3 outbox  4 lease  5 signal
 -- ARGV 1 operation  2 owner  3 epoch  4 version expected  5 check claims: 1 | 0  6 quantity or ''  7 ended: 1 | 0
 --      8 seconds to keep an ended order  9 seconds to remember its signal  10 number of claims  11 number of events
---      then (child number, claim) pairs, events, field and value pairs
-local state = redis.call('HMGET', KEYS[1], 'v', 'op', 'qty', 'claimed')
+--      12 quantity the entry holds, which exits may close
+--      then (field, claim) pairs, events, field and value pairs; a claim's field is k:<number>, of an exit x:<number>
+local state = redis.call('HMGET', KEYS[1], 'v', 'op', 'qty', 'claimed', 'exited')
 if state[2] == ARGV[1] then return {'OK'} end
 local lease = redis.call('HMGET', KEYS[4], 'owner', 'epoch', 'until')
 local time = redis.call('TIME')
@@ -28,19 +29,30 @@ end
 
 local quantity = ARGV[6] ~= '' and ARGV[6] or state[3]
 local claims, events = tonumber(ARGV[10]), tonumber(ARGV[11])
-local claimed, fields, at = state[4], {}, 12
+local claimed, exited, fields, at = state[4], state[5] or string.rep('0', 56), {}, 13
+local exits = false
 for _ = 1, claims do
-  local field = 'k:' .. ARGV[at]
+  local field = ARGV[at]
   local before = redis.call('HGET', KEYS[1], field)
-  claimed = sum(claimed, ARGV[at + 1], before or nil)
+  if field:sub(1, 1) == 'x' then
+    exited = sum(exited, ARGV[at + 1], before or nil)
+    exits = true
+  else
+    claimed = sum(claimed, ARGV[at + 1], before or nil)
+  end
   fields[#fields + 1] = field
   fields[#fields + 1] = ARGV[at + 1]
   at = at + 2
 end
 if ARGV[5] == '1' and claimed > quantity then return {'OVERFILL', claimed, quantity} end
+if ARGV[5] == '1' and exits and exited > ARGV[12] then return {'OVERFILL', exited, ARGV[12]} end
 
 for i = at, at + events - 1 do redis.call('XADD', KEYS[3], '*', 'e', ARGV[i]) end
 for i = at + events, #ARGV do fields[#fields + 1] = ARGV[i] end
+if exits then
+  fields[#fields + 1] = 'exited'
+  fields[#fields + 1] = exited
+end
 for _, pair in ipairs({{'op', ARGV[1]}, {'qty', quantity}, {'claimed', claimed}}) do
   fields[#fields + 1] = pair[1]
   fields[#fields + 1] = pair[2]

@@ -1,0 +1,56 @@
+"""What should be done about a parent order now: its trigger first, then its algorithm, and beside them the exits of its bracket."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import msgspec
+
+from algorithms import bracket, trigger
+from algorithms.base import Algorithm, Decision, Done, View
+from schemas.order import OrderStatus
+
+
+def decide(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
+    """Pure: the same view gives the same decision."""
+    entry = Decision() if view.order.status.terminal else _entry(algorithm, plan, view)
+    if not view.order.has_bracket or not view.totals.filled:
+        return entry
+    exits = bracket.protect(view)
+    wakes = [at for at in (entry.wake_at, exits.wake_at) if at is not None]
+    return msgspec.structs.replace(
+        entry,
+        place=entry.place + exits.place,
+        cancel=entry.cancel + exits.cancel,
+        wake_at=min(wakes, default=None),
+        wake_when=entry.wake_when + exits.wake_when,
+        protection_ended=exits.protection_ended,
+    )
+
+
+def _entry(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
+    order = view.order
+    waiting = order.trigger
+    if waiting is None or waiting.native or waiting.fired_at is not None:
+        return algorithm.decide(plan, view)
+    if order.cancel_requested:
+        return Decision(done=Done(OrderStatus.CANCELED, order.cancel_reason or "canceled on request"))
+    if order.expires_at is not None and view.now >= order.expires_at:
+        return Decision(done=Done(OrderStatus.EXPIRED, "its time ran out before its trigger was reached"))
+    if order.paused:
+        return Decision(wake_at=order.expires_at)
+    now = trigger.watch(waiting, order.order_type, order.side, view.market, view.now)
+    changed = now if now != waiting else None
+    if now.fired_at is None:
+        price = f"{now.price:f}" if now.price is not None else f"activation at {now.activation:f}"
+        return Decision(
+            trigger=changed,
+            wake_at=order.expires_at,
+            wake_when=trigger.until(now, order.order_type, order.side),
+            waiting=f"its trigger ({price}) has not been reached",
+        )
+    fired = copy.copy(order)
+    fired.trigger = now
+    decision = algorithm.decide(plan, msgspec.structs.replace(view, order=fired))
+    return msgspec.structs.replace(decision, trigger=now)
