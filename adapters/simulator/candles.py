@@ -197,13 +197,14 @@ class History:
     ) -> Candle:
         spec = self._spec
         high, low = max(open_, close) * (1 + up / 2), min(open_, close) * (1 - down / 2)
-        prices = [max(_on(price, spec.tick), spec.tick) for price in (open_, high, low, close)]
-        mean = sum(prices, ZERO) / 4
+        a, b, c, d = (max(_on(price, spec.tick), spec.tick) for price in (open_, high, low, close))
+        mean = (a + b + c + d) / 4
         volume = max(_on(value / float(mean), spec.lot), spec.lot)
         half = _on(float(volume) * bought, spec.lot)
         count = max(int(value / 5000), 1)
         cent = Decimal("0.00000001")
-        return Candle(start, *prices, volume, (volume * mean).quantize(cent), count, half, (half * mean).quantize(cent))
+        value_, bought_ = (volume * mean).quantize(cent), (half * mean).quantize(cent)
+        return Candle(start, a, b, c, d, volume, value_, count, half, bought_)
 
 
 def tape_rows(trades: list[PublicTrade], step: int) -> list[Candle]:

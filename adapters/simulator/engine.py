@@ -102,17 +102,18 @@ class Engine:
         if order.price:
             order.locked = order.quantity * order.price
         elif order.kind == "MARKET":
-            rest, cost = order.quantity, ZERO
-            for price, quantity in market.book.asks.available(None):
-                part = min(rest, quantity)
-                cost += part * price
-                rest -= part
-                if not rest:
-                    break
-            order.locked = cost
+            order.locked = _cost(order, market)
         else:
             order.locked = order.quantity * max(order.stop_price, market.last)
         order.account.lock(order.symbol.quote, order.locked)
+
+    def _lock_more(self, order: Order, market: Market) -> None:
+        """A stop that buys at market may cost more than was held back for it; what is free is taken as far as it goes."""
+        account, quote = order.account, order.symbol.quote
+        lacking = min(_cost(order, market) - order.locked, account.free.get(quote, ZERO))
+        if lacking > 0 and not account.unlimited:
+            account.lock(quote, lacking)
+            order.locked += lacking
 
     # --- matching ---------------------------------------------------------------------------------------------------
 
@@ -225,6 +226,8 @@ class Engine:
             now = self.now()
             order.working, order.working_since, order.updated = True, now, now
             self._report(order, "NEW")
+            if order.buys and not order.price:
+                self._lock_more(order, market)
             self._work(order, market)
 
     # --- ending -----------------------------------------------------------------------------------------------------
@@ -287,3 +290,15 @@ class Engine:
     def _report(self, order: Order, execution: str) -> None:
         if not order.account.unlimited:
             self.on_report(order, execution, None)
+
+
+def _cost(order: Order, market: Market) -> Decimal:
+    """What the book asks for the rest of a market order."""
+    rest, cost = order.rest, ZERO
+    for price, quantity in market.book.asks.available(None):
+        part = min(rest, quantity)
+        cost += part * price
+        rest -= part
+        if not rest:
+            break
+    return cost

@@ -67,7 +67,7 @@ class SyntheticMarket:
         self._values: dict[tuple[str, int], float] = {}
         self.paused = False
         self.mid = float(market.spec.price)
-        self._settle_grid()
+        self._grid, self._centre = self._cells()
         self._next_step = config.step
         self._next_trade = self._wait()
 
@@ -119,7 +119,7 @@ class SyntheticMarket:
             self._values.clear()
             self.mid = float(price)
             self._market.last = price
-            self._settle_grid()
+            self._grid, self._centre = self._cells()
             self.requote()
             self._print(price)
         if self._market.last != price:
@@ -138,10 +138,11 @@ class SyntheticMarket:
         self._quotes.drop("SELL", price)
         self._quotes.eaten("SELL")
 
-    def _settle_grid(self) -> None:
+    def _cells(self) -> tuple[Decimal, int]:
+        """Half the spread, on the tick, and the cell in which the price is."""
         tick = self._market.spec.tick
-        self._grid = max(on_step(self.mid * self._config.spread_bps / 20_000, tick), tick)
-        self._centre = round(self.mid / float(self._grid))
+        grid = max(on_step(self.mid * self._config.spread_bps / 20_000, tick), tick)
+        return grid, round(self.mid / float(grid))
 
     def _wanted(self, side: str, sign: int) -> dict[tuple[str, Decimal], tuple[float, float]]:
         """By side and price: the value to quote there, and the level's full value."""
