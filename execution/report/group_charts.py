@@ -12,9 +12,11 @@ from execution.tca.aggregate import FEW, Group, interval, quantile
 from schemas.tca import MARKOUT_HORIZONS, CostReport
 
 WIDTH = 580
+GROUP_WIDTH = 470
+WHOLE_WIDTH = 1200
 ROW = 27
 MOST_ROWS = 16
-_LABEL = 26
+_LABEL = 20
 
 
 def costs(groups: Sequence[Group], title: str) -> str:
@@ -26,7 +28,7 @@ def costs(groups: Sequence[Group], title: str) -> str:
         for value in (group.weighted_bps, group.median_bps, group.low, group.high)
         if value is not None
     ]
-    plot = _rows(len(shown), span(values, zero=True), title, right=58)
+    plot = _rows(len(shown), span(values, zero=True), title, GROUP_WIDTH, left=134)
     for index, group in enumerate(shown):
         assert group.weighted_bps is not None
         row = len(shown) - index - 0.5
@@ -52,7 +54,9 @@ def distributions(reports: Sequence[CostReport]) -> str:
     everything = [value for name in names for value in by_algorithm[name]]
     # A few wild orders would press all others into one column: they are drawn at the edge.
     low, high = (quantile(everything, 0.01), quantile(everything, 0.99)) if everything else (0.0, 1.0)
-    plot = _rows(len(names), span([low, high], zero=True), "Slippage against arrival by algorithm, in bps", right=58)
+    plot = _rows(
+        len(names), span([low, high], zero=True), "Slippage against arrival by algorithm", WHOLE_WIDTH, left=172
+    )
     for index, name in enumerate(names):
         row = len(names) - index - 0.5
         values = by_algorithm[name]
@@ -129,8 +133,8 @@ def root_fit(points: Sequence[tuple[float, float]]) -> float | None:
     return sum(y * math.sqrt(x) for x, y in points) / whole if len(points) >= FEW and whole > 0 else None
 
 
-def participation(reports: Sequence[CostReport]) -> str:
-    """Slippage against arrival over participation, with the square root that fits best when there are enough orders."""
+def participation(reports: Sequence[CostReport]) -> tuple[str, float | None]:
+    """Slippage against arrival over participation, and the a of the a √participation that fits it best (see `root_fit`)."""
     points = [
         (float(report.participation), float(report.slippage_arrival_bps), report)
         for report in reports
@@ -151,15 +155,12 @@ def participation(reports: Sequence[CostReport]) -> str:
     if slope is not None:
         curve = [(x[1] * step / 60, slope * math.sqrt(x[1] * step / 60)) for step in range(61)]
         plot.line(curve, "fitted")
-        # A tenth of the volume is the size that people compare at.
-        told = f"fit: {number(slope * math.sqrt(0.1), 1, signed=True)} bp × √(participation / 10 %)"
-        plot.text_at(plot.right - 4, plot.top + 8, told, "tick", "end")
-    return plot.svg()
+    return plot.svg(), slope
 
 
-def _rows(count: int, x: tuple[float, float], title: str, right: int) -> Plot:
-    plot = Plot(WIDTH, 44 + ROW * max(count, 1), x, (0, max(count, 1)), left=172, right=right, top=4, label=title)
-    marks = ticks(*x, 6)
+def _rows(count: int, x: tuple[float, float], title: str, width: int, left: int) -> Plot:
+    plot = Plot(width, 44 + ROW * max(count, 1), x, (0, max(count, 1)), left=left, right=50, top=4, label=title)
+    marks = ticks(*x, width // 85)
     plot.axis_x(marks, tick_label(marks), grid=True)
     plot.upright(0, "zero")
     return plot

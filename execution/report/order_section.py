@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from execution.report import order_charts, parts
-from schemas.tca import CostReport, QualityFlag
+from execution.report.svg import number
+from schemas.tca import CostReport, Latency, QualityFlag
 
 MEANING = {
     QualityFlag.DECISION_MISSING: "no mid at the signal: costs are since arrival",
@@ -30,7 +31,7 @@ def section(report: CostReport, *, opened: bool) -> str:
         f'<span class="soft">{escape(report.venue)}</span>',
         f'<span class="soft">{escape(report.strategy)}</span>',
         f'<span class="soft">{escape(report.status.value)} {report.fill_ratio:.0%}</span>',
-        f'<span class="soft">{parts.clock(report.accepted_at)}</span>',
+        f'<span class="soft">{parts.clock(report.accepted_at)} UTC</span>',
         f'<span class="cost">{parts.cost(report.since_arrival_bps)} bp</span>',
     ]
     badges = "".join(f'<span class="badge">{MEANING[flag]}</span>' for flag in report.flags)
@@ -68,25 +69,28 @@ def _facts(report: CostReport) -> str:
         ("order", escape(report.order_id)),
         ("duration", parts.duration(report.duration_ms)),
         ("child orders", ", ".join([sent, *rest])),
-        ("shortfall from decision", parts.cost(report.total_bps)),
+        ("since decision", parts.cost(report.total_bps)),
         ("since arrival", parts.cost(report.since_arrival_bps)),
         ("slippage, arrival", parts.cost(report.slippage_arrival_bps)),
         ("slippage, VWAP", parts.cost(report.slippage_vwap_bps)),
         ("slippage, VWAP of others", parts.cost(report.slippage_vwap_others_bps)),
         ("slippage, TWAP", parts.cost(report.slippage_twap_bps)),
-        ("average price", parts.exact(report.average_price)),
+        ("average price", parts.price(report.average_price)),
         ("participation", parts.percent(report.participation, 2).html),
         ("maker share", parts.percent(report.maker_share).html),
-        ("spread capture", parts.MISSING if report.spread_capture is None else f"{report.spread_capture:+.2f}"),
+        (
+            "spread capture",
+            parts.MISSING if report.spread_capture is None else number(float(report.spread_capture), 2, signed=True),
+        ),
         ("off schedule (RMSE)", parts.percent(report.schedule_rmse, 2).html),
         *((f"mark-out {seconds} s", parts.cost(value)) for seconds, value in sorted(report.markouts.items())),
         *((f"fees in {escape(asset)}", parts.exact(fee)) for asset, fee in sorted(report.fees.items())),
-        *(
-            (
-                escape(name.replace("_", " ")),
-                f"{latency.p50:,} / {latency.max:,} ms" if latency.count > 1 else f"{latency.max:,} ms",
-            )
-            for name, latency in sorted(report.latencies.items())
-        ),
+        *((escape(name.replace("_", " ")), _latency(latency)) for name, latency in sorted(report.latencies.items())),
     ]
     return "".join(f"<div><span>{name}</span>{value}</div>" for name, value in facts)
+
+
+def _latency(latency: Latency) -> str:
+    """The one duration there is, or the median and the longest."""
+    longest = parts.duration(latency.max)
+    return longest if latency.count == 1 else f"{parts.duration(latency.p50)}, max {longest}"

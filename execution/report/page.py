@@ -11,6 +11,7 @@ from pathlib import Path
 from execution.report import group_charts, parts
 from execution.report.order_section import section
 from execution.report.style import CSS, SCRIPT
+from execution.report.svg import number
 from execution.tca.aggregate import FEW, Group, aggregate
 from schemas.tca import CostReport
 
@@ -60,20 +61,19 @@ def _summary(reports: Sequence[CostReport]) -> str:
     largest = sorted(traded.items(), key=lambda item: -item[1])
     if largest:
         others = ", ".join(parts.amount(value, quote).html for quote, value in largest[1:4])
-        tiles.append(parts.tile("Traded", parts.amount(largest[0][1], largest[0][0]).html, others))
+        unit = f"<small>{escape(largest[0][0])}</small>"
+        tiles.append(parts.tile("Traded", f"{parts.amount(largest[0][1]).html} {unit}", others))
     for name, metric in (
-        ("Cost since arrival, with fees", "since_arrival_bps"),
-        ("Shortfall from decision", "total_bps"),
+        ("Since arrival, with fees", "since_arrival_bps"),
+        ("From decision, with fees", "total_bps"),
         ("Slippage against VWAP", "slippage_vwap_bps"),
     ):
         whole = _all(reports, metric)
         under = f"{_interval(whole)}, n = {whole.measured:,}" if whole.measured > 1 else f"n = {whole.measured}"
-        tiles.append(parts.tile(name, parts.cost(whole.weighted_bps) + " bp", under))
+        tiles.append(parts.tile(name, parts.cost(whole.weighted_bps) + " <small>bp</small>", under))
     whole = _all(reports, "since_arrival_bps")
     tiles.append(
-        parts.tile(
-            "Completion", f"{whole.completion:.1%}", f"maker share {parts.percent(whole.maker_share).html}, by order"
-        )
+        parts.tile("Completion", f"{whole.completion:.1%}", f"maker share {parts.percent(whole.maker_share).html}")
     )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -94,14 +94,15 @@ _HEADS = ("orders", "notional", "cost", "95 % interval", "median", "arrival", "V
 
 def _groups(reports: Sequence[CostReport]) -> str:
     legend = parts.key(
-        ("many", "weighted cost, 95 % interval"), ("median", "median"), ("few", f"fewer than {FEW} orders: not ranked")
+        ("many", "weighted, 95 % interval"), ("median", "median"), ("few", f"under {FEW} orders: not ranked")
     )
     cards = []
-    for by, title in (("strategy", "strategy"), ("algorithm", "algorithm"), ("venue", "venue"), ("symbol", "symbol")):
+    for by in ("strategy", "algorithm", "venue", "symbol"):
         groups = aggregate(reports, by)
-        chart = "" if by == "symbol" else legend + group_charts.costs(groups, f"Cost since arrival by {title}, in bps")
-        cards.append(parts.card(f"Cost since arrival by {title}, bp", chart + _group_table(reports, by, groups)))
-    return f'<h2>Groups</h2><div class="pair">{"".join(cards)}</div>'
+        chart = f"<div>{legend}{group_charts.costs(groups, f'Cost since arrival by {by}, in bps')}</div>"
+        inside = f'<div class="beside">{chart}{_group_table(reports, by, groups)}</div>'
+        cards.append(parts.card(f"Cost since arrival by {by}, bp", inside))
+    return f'<h2>Groups</h2><div class="stack">{"".join(cards)}</div>'
 
 
 def _group_table(reports: Sequence[CostReport], by: str, groups: Sequence[Group]) -> str:
@@ -130,6 +131,13 @@ def _group_table(reports: Sequence[CostReport], by: str, groups: Sequence[Group]
 
 def _behaviour(reports: Sequence[CostReport]) -> str:
     curve, marks = group_charts.markout_curve(reports)
+    scatter, factor = group_charts.participation(reports)
+    fit = (
+        f"too few for a fit: it needs {FEW}."
+        if factor is None
+        # A tenth of the volume is a size that people know the cost of.
+        else f"the dashed line is the best fit through zero, {number(factor * 0.1**0.5, 1, signed=True)} bp × √(participation / 10 %)."
+    )
     told = "; ".join(f"{mark.seconds} s: n = {mark.n}" for mark in marks)
     cards = [
         parts.card(
@@ -140,9 +148,8 @@ def _behaviour(reports: Sequence[CostReport]) -> str:
         ),
         parts.card(
             "Slippage against arrival over participation, bp",
-            group_charts.participation(reports),
-            note="Each dot an order. The dashed line is the best √participation through zero, drawn from "
-            f"{FEW} orders on.",
+            scatter,
+            note=f"Each dot an order; {fit}",
         ),
         parts.card(
             "Slippage against arrival by algorithm, bp",

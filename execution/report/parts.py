@@ -10,6 +10,7 @@ from html import escape
 import msgspec
 
 from execution.report.svg import number
+from execution.tca.tracking import significant
 from schemas import exact_json
 
 Number = Decimal | float | int
@@ -63,6 +64,11 @@ def cost(value: Number | None, places: int = 2) -> str:
 
 def exact(value: Decimal | None) -> str:
     return MISSING if value is None else exact_json.plain(value)
+
+
+def price(value: Decimal | None) -> str:
+    """An average price, to ten digits."""
+    return exact(None if value is None else significant(value, 10))
 
 
 def clock(at: int) -> str:

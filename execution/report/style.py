@@ -19,13 +19,14 @@ p{margin:0 0 8px}.soft{color:var(--soft)}.small{font-size:12.5px}
 border-radius:0 6px 6px 0}
 .card{background:var(--card);border:1px solid var(--line);border-radius:9px;padding:15px 17px;min-width:0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(178px,1fr));gap:12px}
-.tile .name{color:var(--soft);font-size:12.5px}.tile .figure{font-size:22px;font-weight:650;line-height:1.35}
-.tile .under{color:var(--soft);font-size:12px}
+.tile .name{color:var(--soft);font-size:12.5px}.tile .figure{font-size:20px;font-weight:650;line-height:1.35}
+.tile small{font-size:13px;font-weight:500;color:var(--soft)}.tile .under{color:var(--soft);font-size:12px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:14px}
-.wide{grid-column:1/-1}
+.wide{grid-column:1/-1}.stack{display:grid;gap:14px}
+.beside{display:grid;grid-template-columns:minmax(0,10fr) minmax(0,17fr);gap:18px;align-items:start}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:12.5px}
-th,td{padding:4px 9px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th,td{padding:4px 7px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
 td.t,th.t{text-align:left}th:first-child,td:first-child{padding-left:2px}
 tbody tr:last-child td{border-bottom:0}tr.few td{color:var(--faint)}
@@ -43,7 +44,7 @@ summary b{font-weight:650}summary .cost{margin-left:auto;font-weight:650}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:2px 22px;margin-top:10px;
 font-size:12.5px}
 .facts div{display:flex;justify-content:space-between;gap:10px;border-bottom:1px solid var(--line);padding:2px 0}
-.facts span{color:var(--soft)}
+.facts div>span:first-child{color:var(--soft)}.facts .up{color:var(--cost)}.facts .down{color:var(--gain)}
 .badge{display:inline-block;background:var(--badge);color:var(--badge-ink);border-radius:4px;padding:0 7px;
 font-size:11.5px;margin:8px 5px 0 0}
 .key{font-size:12px;color:var(--soft);margin:0 0 4px}.key i{display:inline-block;width:13px;height:0;margin:0 5px 3px 10px;
@@ -76,7 +77,7 @@ stroke-width:1.8}svg .median{fill:var(--ink)}svg .median.few{fill:var(--faint)}
 svg .speck{fill:var(--blue);fill-opacity:.45}svg .quartiles{fill:var(--blue2);stroke:var(--blue);stroke-width:1}
 svg .band{fill:var(--blue2)}svg .curve{stroke:var(--blue);stroke-width:2}
 svg .fitted{stroke:var(--cost);stroke-width:1.6;stroke-dasharray:6 4}
-@media (max-width:900px){.three{grid-template-columns:1fr}main{padding:18px 12px 40px}}
+@media (max-width:900px){.beside,.three{grid-template-columns:1fr}main{padding:18px 12px 40px}}
 @media print{body{background:#fff}details.order,.card{break-inside:avoid}}
 """
 

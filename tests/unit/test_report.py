@@ -92,8 +92,8 @@ def _invented(generator: random.Random, index: int) -> CostReport:
         end=inside[-1],
         volume=volume,
         notional=volume * average * Decimal(str(round(1 + generator.gauss(0, 0.0002), 6))),
-        mid_integral=average * life,
-        observed_ms=life if generator.random() < 0.9 else life * 8 // 10,
+        mid_integral=average * (observed := life if generator.random() < 0.9 else life * 8 // 10),
+        observed_ms=observed,
         samples=tuple(samples),
         half_spreads=tuple((at, Decimal(str(half))) for at, _ in samples),
     )
