@@ -59,7 +59,6 @@ def order(quantity: str = "10") -> tuple[Story, Change]:
 
 
 def _decide(story: Story) -> Any:
-    state = story.state
     return decide(ALGORITHMS["direct"], story.plan, story.view())
 
 
