@@ -1,4 +1,4 @@
-"""Synthetic sides of a book on the tick, cheap to make: the same side is made once and shared."""
+"""Synthetic sides of a book on the tick, cheap to make: their quantities are one of a few shapes, made once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import msgspec
 from schemas.market import BookLevel
 
 SHAPES = 16
-REMEMBERED = 50_000
 TILT_STEPS = 10
 
 
@@ -48,23 +47,21 @@ class Ladders:
             ]
             for _ in range(SHAPES)
         ]
-        self._made: dict[tuple[int, int, int, int], tuple[BookLevel, ...]] = {}
+        self._quantities: dict[tuple[int, int], tuple[Decimal, ...]] = {}
 
     def side(self, best: int, direction: int, shape: int, tilt: float = 0.0) -> tuple[BookLevel, ...]:
         """Levels from the tick `best` on, away from the other side: `direction` -1 for bids, +1 for asks."""
-        step = round(tilt * TILT_STEPS)
-        key = (best, direction, shape % SHAPES, step)
-        side = self._made.get(key)
-        if side is None:
-            if len(self._made) >= REMEMBERED:
-                self._made.clear()
-            weight = 1 + step / TILT_STEPS
-            side = self._made[key] = tuple(
-                BookLevel(self._tick * at, self._lot * max(1, round(lots * weight)))
-                for level, lots in enumerate(self._shapes[shape % SHAPES])
-                if (at := best + direction * level * self.spacing) > 0
-            )
-        return side
+        key = (shape % SHAPES, round(tilt * TILT_STEPS))
+        quantities = self._quantities.get(key)
+        if quantities is None:
+            quantities = self._quantities[key] = self._weighted(*key)
+        end = max(0, best + direction * self.spacing * len(quantities))
+        prices = map(self._tick.__mul__, map(Decimal, range(best, end, direction * self.spacing)))
+        return tuple(map(BookLevel, prices, quantities))
+
+    def _weighted(self, shape: int, step: int) -> tuple[Decimal, ...]:
+        weight = 1 + step / TILT_STEPS
+        return tuple(self._lot * max(1, round(lots * weight)) for lots in self._shapes[shape])
 
 
 def ticks_of(price: Decimal, tick: Decimal) -> int:

@@ -140,11 +140,7 @@ class SyntheticMarket:
     def history(self) -> tuple[list[Candle], int]:
         config = self.config
         draw = random.Random(f"history:{config.seed}")
-        begin = (
-            -(-config.start_ms // 60_000) * 60_000
-            if config.start_ms % 60_000 == 0
-            else config.start_ms // 60_000 * 60_000
-        )
+        begin = config.start_ms // 60_000 * 60_000
         spread = config.volatility * math.sqrt(60 / DAY_SECONDS)
         candles: list[Candle] = []
         close = config.price

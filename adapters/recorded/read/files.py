@@ -58,9 +58,10 @@ class Part(msgspec.Struct, frozen=True):
 
     def lines(self) -> Iterator[str]:
         """The content as lines of text."""
-        with self.open() as raw:
-            # Names of columns may be in any encoding; what is read of a file is ASCII in all of them.
-            yield from io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None)
+        # Names of columns may be in any encoding; what is read of a file is ASCII in all of them.
+        with self.open() as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline=None) as text:
+            for line in text:  # noqa: UP028 (a `yield from` that is left early does not close the file in time)
+                yield line
 
     def size(self) -> int:
         """Bytes of the content, unpacked; for gzip those of the packed file."""

@@ -15,7 +15,7 @@ from adapters.recorded.read.files import Part
 from adapters.recorded.read.layouts import Kind, Layout, Record, recognise
 from adapters.recorded.read.ordering import ReadReport
 from adapters.recorded.read.tables import Table, table_of
-from adapters.recorded.read.values import canonical, symbol_in_name, time_ms
+from adapters.recorded.read.values import canonical, symbol_in_name, time_ms, unified
 from schemas.market import Candle, PublicTrade
 
 BROKEN = (ValueError, ArithmeticError, IndexError, KeyError, TypeError, AttributeError)
@@ -122,7 +122,8 @@ def stream_of(part: Part) -> Stream:
     except BROKEN as error:
         raise RecordingError(f"{part.name}: taken for {layout.name}, but its first rows are not: {error}") from error
     newest_first = _descending(times)
-    return Stream(table, layout, told or symbol_in_name(part.name), min(times), newest_first)
+    written = told or unified(table.key or "") or symbol_in_name(part.name)
+    return Stream(table, layout, written, min(times), newest_first)
 
 
 def _descending(times: list[int]) -> bool:

@@ -39,6 +39,8 @@ class Table(msgspec.Struct, frozen=True):
     rows: Callable[[], Iterator[Row]]
     rows_backwards: Callable[[], Iterator[Row]]
     messages: Callable[[], Iterator[dict[str, Any]]] | None = None
+    key: str | None = None
+    """What a JSON document calls its rows: Kraken's are under the symbol."""
 
     def sample(self) -> list[Row]:
         return list(islice(self.rows(), SAMPLE))
@@ -105,6 +107,7 @@ def _json(part: Part, opening: str) -> Table:
     def values() -> Iterator[Any]:
         return read(part)
 
+    key = _document_rows(part)[0] if read is _document else None
     first = next(values(), None)
     if isinstance(first, dict) and _levels(first):
         return Table(part, form, None, lambda: iter(()), lambda: iter(()), values)
@@ -114,9 +117,9 @@ def _json(part: Part, opening: str) -> Table:
         def rows() -> Iterator[Row]:
             return ([item.get(name) for name in names] for item in values())
 
-        return Table(part, form, names, rows, lambda: reversed(list(rows())))
+        return Table(part, form, names, rows, lambda: reversed(list(rows())), key=key)
     if isinstance(first, list):
-        return Table(part, form, None, values, lambda: reversed(list(values())))
+        return Table(part, form, None, values, lambda: reversed(list(values())), key=key)
     raise RecordingError(f"{part.name}: JSON without rows; its first value is {str(first)[:80]!r}")
 
 
@@ -166,6 +169,10 @@ def _elements(part: Part) -> Iterator[Any]:
 
 
 def _document(part: Part) -> Iterator[Any]:
+    return iter(_document_rows(part)[1])
+
+
+def _document_rows(part: Part) -> tuple[str, list[Any]]:
     if part.size() > LARGEST_DOCUMENT:
         raise RecordingError(
             f"{part.name}: one JSON document of {part.size() >> 20} MB cannot be read piece by piece; "
@@ -182,17 +189,17 @@ def _document(part: Part) -> Iterator[Any]:
         raise RecordingError(
             f"{part.name}: JSON without rows; it has {sorted(value)[:8] if isinstance(value, dict) else value!r}"
         )
-    return iter(rows)
+    return rows
 
 
-def _rows_within(value: Any, depth: int = 3) -> list[Any] | None:
-    """The list of rows in an answer of a venue's REST interface: `{"result": {"XBTUSDT": [...]}}`, `{"data": [...]}`."""
+def _rows_within(value: Any, key: str = "", depth: int = 3) -> tuple[str, list[Any]] | None:
+    """Name and rows in an answer of a venue's REST interface: `{"result": {"XBTUSDT": [...]}}`, `{"data": [...]}`."""
     if isinstance(value, list):
-        return value if value and isinstance(value[0], list | dict) else None
+        return (key, value) if value and isinstance(value[0], list | dict) else None
     if not isinstance(value, dict) or not depth or _levels(value):
         return None
-    for inner in value.values():
-        if (rows := _rows_within(inner, depth - 1)) is not None:
+    for name, inner in value.items():
+        if (rows := _rows_within(inner, name, depth - 1)) is not None:
             return rows
     return None
 

@@ -177,7 +177,9 @@ def symbol_in_name(name: str) -> str | None:
     for word in words:
         if not word.isdigit() and (found := unified(word)):
             return found
-    for first, second in itertools.pairwise(words):
-        if canonical(second) in QUOTES and first.isalnum() and not first.isdigit():
-            return f"{canonical(first)}/{canonical(second)}"
-    return None
+    pairs = [(first, second) for first, second in itertools.pairwise(words) if canonical(second) in QUOTES]
+    if not pairs:
+        return None
+    # "tape BTC-USDT": of two that would do, the one with the more usual quote asset.
+    base, quote = min(pairs, key=lambda pair: QUOTES.index(canonical(pair[1])))
+    return None if base.isdigit() else f"{canonical(base)}/{canonical(quote)}"
