@@ -3,9 +3,10 @@
 `optimize` first routes as much of the quantity as books, limit, lots, minimums and balances allow; of all ways to do that
 it takes the one of least cost after fees (of most proceeds, for a sell), and of equals the one of better prices.
 
-It is exact, and says so: `Route.exact`. In two cases it is not, the route can be placed but a better one may exist: three
-or more lot sizes of which some do not divide each other and are far from what they have in common (0.0037 beside 0.0041;
-not 0.001 beside 0.0001 or 0.00025), and so many minimums in the way that `routing_allocation.MOST_NODES` is reached.
+It is exact, and says so: `Route.exact`. In two cases it may not be; the route can then be placed, but a better one may
+exist. Lot sizes that do not divide each other, the coarsest of them above about 110 times (two such sizes) or 20 times
+(three) what all have in common: 0.0037, 0.0041 and 0.0043 together, not 0.001 beside 0.00025. And so many minimums in the
+way that `routing_allocation.MOST_NODES` is reached: never with ten venues, seldom with twenty.
 
 What the model leaves out: one order per venue, so what is above its maximum quantity stays out; the books stand still; fees
 are a fraction of the notional. A venue sets the limit price times the quantity aside, so that is held against the balance.

@@ -467,6 +467,8 @@ class TestBounds:
         between = venue("x", ("100.003", "1"))
         assert optimize(BUY, D(1), [between], limit=D("100.01")).legs[0].limit_price == D("100.01")
         assert optimize(BUY, D(1), [between], limit=D("100.009")).legs == ()
+        held = structs.replace(between, available=D("100.009"))
+        assert split(optimize(BUY, D(1), [held], limit=None)) == {"x": D("0.9")}
         selling = venue("x", ("100.003", "1"), side=SELL)
         assert optimize(SELL, D(1), [selling], limit=None).legs[0].limit_price == D("100.00")
 
