@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 
 from adapters.base import (
@@ -24,7 +25,7 @@ from adapters.base import (
     VenueFill,
     VenueOrder,
 )
-from adapters.ccxt_venue import candles, limiter, parsing
+from adapters.ccxt_venue import candles, limiter, native, parsing
 from adapters.ccxt_venue import exchange as ccxt_exchange
 from adapters.ccxt_venue.binance_orders import BinanceOrders
 from adapters.ccxt_venue.clock import Clock
@@ -38,7 +39,6 @@ from adapters.ccxt_venue.stream import Stream
 from adapters.ccxt_venue.transport import Transport
 from adapters.ccxt_venue.unified_orders import UnifiedOrders
 from schemas.market import Candle, MarketRules, OrderBook
-from schemas.terms import OrderType
 
 log = structlog.get_logger(__name__)
 
@@ -149,6 +149,7 @@ class CcxtAdapter:
         await self._load()
         if not self.public_only:
             await self._try_credentials()
+            self._take_fees()
         self._clock_task = asyncio.create_task(clock.watch(), name=f"clock of {self.name}")
         self.health.ready = True
 
@@ -203,10 +204,33 @@ class CcxtAdapter:
     def _take_rules(self) -> None:
         exchange = self._exchange
         self._rules = {
-            symbol: parsing.rules(market, exchange.precisionMode)
+            symbol: parsing.rules(market, exchange.precisionMode, **self._abilities(market))
             for symbol, market in exchange.markets.items()
             if parsing.tradable(market)
         }
+        self._take_fees()
+
+    def _abilities(self, market: Mapping[str, Any]) -> dict[str, Any]:
+        """What the venue can do in a market, beyond numbers."""
+        dialect, contract, iceberg = self._dialect, bool(market.get("contract")), False
+        if self._endpoint.exchange in _BINANCE_SPOT:
+            kinds, iceberg = native.of_binance(market)
+        else:
+            kinds = dialect.native_on_contracts if contract else dialect.native
+        in_base = dialect.fee_in_base
+        if in_base is None:
+            in_base = market.get("feeSide") in ("get", "base")
+        return {"native": kinds, "native_iceberg": iceberg, "fee_in_base": in_base and not contract}
+
+    def _take_fees(self) -> None:
+        """The account's own rates, where an answer told them in passing."""
+        fees = self._orders.fees if isinstance(self._orders, BinanceOrders) else None
+        if fees is not None:
+            maker, taker = fees
+            self._rules = {
+                symbol: msgspec.structs.replace(rules, maker_fee=maker, taker_fee=taker)
+                for symbol, rules in self._rules.items()
+            }
 
     async def _try_credentials(self) -> None:
         """Read the account; where the venue has no such thing, its open orders."""
@@ -293,11 +317,9 @@ class CcxtAdapter:
     async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
         """See `Adapter.place`."""
         orders = self._started
-        if order.order_type not in (OrderType.MARKET, OrderType.LIMIT):
-            raise Rejected(f"{self.name} is not sent {order.order_type.value} orders")
-        if order.order_type is OrderType.LIMIT and order.price is None:
-            raise Rejected("a limit order needs a price")
-        self._known(order.symbol)
+        reason = native.refusal(order, self._known(order.symbol), reduces=self._dialect.reduces)
+        if reason is not None:
+            raise Rejected(f"not sent: {reason}")
         if self._clock is not None:
             self._clock.check()
         return await orders.place(order, before_send)

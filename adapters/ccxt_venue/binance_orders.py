@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
-from adapters.base import ApprovedOrder, Balance, OrderUnknown, Unknown, VenueFill, VenueOrder
+from adapters.base import ApprovedOrder, Balance, OrderUnknown, Rejected, Unknown, VenueFill, VenueOrder
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.limiter import Lane
+from adapters.ccxt_venue.native import BINANCE_TYPES
 from adapters.ccxt_venue.requests import Requests
 from schemas.exact_json import plain
 from schemas.market import OrderBook
-from schemas.terms import OrderType, TimeInForce
+from schemas.terms import TimeInForce
 
 PAGE = 1000
 DAY_MS = 86_400_000
@@ -25,26 +27,35 @@ class BinanceOrders:
         self._ask = requests.ask
         self._unreadable = requests.unreadable
         self._window = window_ms
+        self.fees: tuple[Decimal, Decimal] | None = None
+        """What the account pays as maker and as taker, once it was asked for its balances."""
 
     async def place(self, order: ApprovedOrder, before_send: Callable[[], None] | None) -> VenueOrder:
         request: dict[str, Any] = {
             "symbol": self._id(order.symbol),
             "side": order.side.value.upper(),
-            "type": "MARKET",
+            "type": BINANCE_TYPES[order.order_type],
             "quantity": plain(order.quantity),
             "newClientOrderId": order.client_order_id,
             "newOrderRespType": "FULL",
             "recvWindow": self._window,
         }
-        if order.order_type is OrderType.LIMIT:
+        if order.order_type.has_limit_price:
             assert order.price is not None
             request["price"] = plain(order.price)
             if order.post_only or order.time_in_force is TimeInForce.PO:
                 request["type"] = "LIMIT_MAKER"
             else:
-                request["type"] = "LIMIT"
                 instant = order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
                 request["timeInForce"] = order.time_in_force.value if instant else "GTC"
+            if order.display_quantity is not None and order.display_quantity < order.quantity:
+                request["icebergQty"] = plain(order.display_quantity)
+        if order.stop_price is not None:
+            request["stopPrice"] = plain(order.stop_price)
+        if order.trail_bps is not None:
+            if order.trail_bps != order.trail_bps.to_integral_value():
+                raise Rejected(f"not sent: Binance trails by whole bps, and not by {order.trail_bps:f}")
+            request["trailingDelta"] = plain(order.trail_bps.to_integral_value())
         raw = await self._ask("create", Lane.ORDER, self._exchange.privatePostOrder(request), before_send=before_send)
         if not isinstance(raw, dict) or not raw.get("orderId"):
             raise self._unreadable("to the order holds no order id")
@@ -138,6 +149,11 @@ class BinanceOrders:
     async def balances(self) -> list[Balance]:
         raw = await self._ask("read", Lane.READ, self._exchange.privateGetAccount({"omitZeroBalances": "true"}))
         rows = self._rows(raw.get("balances") if isinstance(raw, dict) else None)
+        rates = raw.get("commissionRates")
+        if isinstance(rates, dict):
+            maker, taker = parsing.number(rates.get("maker")), parsing.number(rates.get("taker"))
+            if maker is not None and taker is not None:
+                self.fees = (maker, taker)
         return [
             Balance(
                 asset=str(row.get("asset")),

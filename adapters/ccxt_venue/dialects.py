@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from schemas.terms import OrderType
+
 
 def _unified(client_id: str) -> tuple[str | None, dict[str, Any]]:
     return None, {"clientOrderId": client_id}
@@ -37,6 +39,14 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The same as a header of a create: a time in ms."""
     asks_by_post: tuple[str, ...] = ()
     """Paths of POST requests that change nothing, which ccxt may make before a create."""
+    native: tuple[OrderType, ...] = (OrderType.MARKET, OrderType.LIMIT)
+    """What the exchange holds itself on spot, and shows among its ordinary orders, by the same ids, before and after the trigger. On
+    Binance spot `exchangeInfo` says it."""
+    native_on_contracts: tuple[OrderType, ...] = (OrderType.MARKET, OrderType.LIMIT)
+    reduces: bool = False
+    """Whether ccxt's `reduceOnly` reaches the exchange, and nothing else with it."""
+    fee_in_base: bool | None = None
+    """Whether a buy on spot pays its fee in what it buys; None: as ccxt's `feeSide` says."""
     public_apis: tuple[str, ...] = ()
     """Parts of ccxt's API that are public without being called so."""
     stream_depth: int | None = None
@@ -96,23 +106,37 @@ _BINANCE_FUTURES = Dialect(
     options={"warnOnFetchOpenOrdersWithoutSymbol": False, "builderFee": False},
 )
 
+_STOPS = (
+    OrderType.MARKET,
+    OrderType.LIMIT,
+    OrderType.STOP,
+    OrderType.STOP_LIMIT,
+    OrderType.TAKE_PROFIT,
+    OrderType.TAKE_PROFIT_LIMIT,
+)
+# Not here, though ccxt has them: OKX, KuCoin, Bitget, Gate, HTX and Binance's futures keep stops apart from orders, under ids of their own.
+# For Bybit and Kraken's futures ccxt makes them reduce-only unasked. On Coinbase it drops a trail, and places a market order.
+
 DIALECTS: dict[str, Dialect] = {
     "binance": _BINANCE,
     "binanceus": _BINANCE,
-    "binanceusdm": _BINANCE_FUTURES,
+    "binanceusdm": msgspec.structs.replace(_BINANCE_FUTURES, reduces=True),
     "binancecoinm": _BINANCE_FUTURES,
-    "aster": _BINANCE_FUTURES,
+    "aster": msgspec.structs.replace(_BINANCE_FUTURES, native_on_contracts=_STOPS),
     "mexc": Dialect(expiry_option="recvWindow"),
     "bybit": Dialect(
         stream_depth=50,
+        reduces=True,
         max_client_order_id=36,
         expiry_option="recvWindow",
         lookup_by=lambda client_id: (None, {"acknowledged": True, "orderLinkId": client_id}),
         cancel_by=lambda client_id: (None, {"orderLinkId": client_id}),
     ),
-    "okx": Dialect(expiry_header="expTime", cancel_all_after=True),
+    "okx": Dialect(expiry_header="expTime", cancel_all_after=True, reduces=True, fee_in_base=True),
     "kraken": Dialect(
         stream_depth=25,
+        native=(*_STOPS, OrderType.TRAILING_STOP),
+        fee_in_base=False,
         expiry_param="deadline",
         expiry_as="deadline_iso",
         lookup="open_and_closed",
@@ -121,6 +145,7 @@ DIALECTS: dict[str, Dialect] = {
     ),
     "krakenfutures": Dialect(
         public_apis=("charts",),
+        reduces=True,
         max_client_order_id=100,
         expiry_param="processBefore",
         expiry_as="deadline_iso",
@@ -129,11 +154,17 @@ DIALECTS: dict[str, Dialect] = {
         cancel_all_after=True,
     ),
     "coinbase": Dialect(
-        client_id_param="client_order_id", max_client_order_id=64, lookup="open_and_closed", cancel_by=None
+        client_id_param="client_order_id",
+        max_client_order_id=64,
+        lookup="open_and_closed",
+        cancel_by=None,
+        native=(OrderType.MARKET, OrderType.LIMIT, OrderType.STOP_LIMIT, OrderType.TAKE_PROFIT_LIMIT),
+        fee_in_base=False,
     ),
-    "kucoin": Dialect(max_client_order_id=40, asks_by_post=("/api/v1/bullet-public",)),
-    "bitget": Dialect(max_client_order_id=40, expiry_param="receiveWindow"),
+    "kucoin": Dialect(max_client_order_id=40, fee_in_base=False, asks_by_post=("/api/v1/bullet-public",)),
+    "bitget": Dialect(max_client_order_id=40, expiry_param="receiveWindow", reduces=True, fee_in_base=True),
     "gate": Dialect(
+        reduces=True,
         max_client_order_id=28,
         client_id_prefix="t-",
         expiry_header="x-gate-exptime",
@@ -147,10 +178,12 @@ DIALECTS: dict[str, Dialect] = {
         expiry_as="deadline_ms",
         lookup="label",
         cancel_by=None,
+        reduces=True,
     ),
     "hyperliquid": Dialect(
         max_client_order_id=128,
         client_id_as=_hex128,
+        fee_in_base=True,
         instant=("IOC",),
         asks_by_post=("/info",),
         options={"builderFee": False, "refSet": True},

@@ -246,8 +246,8 @@ def tradable(market: Mapping[str, Any]) -> bool:
     return whole and bool(market.get("swap") or market.get("future"))
 
 
-def rules(market: Mapping[str, Any], precision_mode: int) -> MarketRules:
-    """A market as ccxt loaded it."""
+def rules(market: Mapping[str, Any], precision_mode: int, **more: Any) -> MarketRules:
+    """A market as ccxt loaded it. `more`: what only the exchange's line of the table of dialects knows."""
     precision, limits = market.get("precision") or {}, market.get("limits") or {}
 
     def step(name: str) -> Decimal:
@@ -276,6 +276,10 @@ def rules(market: Mapping[str, Any], precision_mode: int) -> MarketRules:
         min_price=bound("price", "min"),
         max_price=bound("price", "max"),
         active=market.get("active") is not False,
+        maker_fee=number(market.get("maker")) or ZERO,
+        taker_fee=number(market.get("taker")) or ZERO,
+        contract=bool(market.get("contract")),
+        **more,
     )
 
 

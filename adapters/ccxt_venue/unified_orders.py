@@ -39,10 +39,13 @@ class UnifiedOrders:
         dialect, exchange = self._dialect, self._exchange
         client_id = self._theirs(order.client_order_id)
         parameters: dict[str, Any] = {dialect.client_id_param: client_id}
-        price = None
-        if order.order_type is OrderType.LIMIT:
+        kind, price = "market", None
+        parameters |= _waiting(order)
+        if order.reduce_only:
+            parameters["reduceOnly"] = True
+        if order.order_type.has_limit_price:
             assert order.price is not None
-            price = plain(order.price)
+            kind, price = "limit", plain(order.price)
             if order.post_only or order.time_in_force is TimeInForce.PO:
                 parameters["postOnly"] = True
             elif order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
@@ -53,7 +56,7 @@ class UnifiedOrders:
         if dated:
             await self._requests.turn(Lane.ORDER)  # before the deadline is written down
         parameters |= self._expiry()
-        kind, side = order.order_type.value, order.side.value
+        side = order.side.value
         raw = await self._requests.ask(
             "create",
             Lane.ORDER,
@@ -248,6 +251,26 @@ class UnifiedOrders:
         if not isinstance(rows, list):
             raise self._requests.unreadable("is not a list")
         return rows
+
+
+def _waiting(order: ApprovedOrder) -> dict[str, Any]:
+    """ccxt's parameters of an order that waits for its trigger.
+
+    Raises:
+        Rejected: ccxt has none for it.
+    """
+    if order.display_quantity is not None:
+        raise Rejected("not sent: icebergs are sent to Binance spot only")
+    if order.order_type is OrderType.TRAILING_STOP:
+        assert order.trail_bps is not None
+        if order.stop_price is not None:
+            raise Rejected("not sent: this venue's trailing stops begin at once, and have no activation price")
+        return {"trailingPercent": plain(order.trail_bps / 100)}
+    if not order.order_type.has_trigger:
+        return {}
+    assert order.stop_price is not None
+    profit = order.order_type in (OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
+    return {"takeProfitPrice" if profit else "stopLossPrice": plain(order.stop_price)}
 
 
 def _camel(name: str) -> str:

@@ -70,7 +70,7 @@ async def capture() -> AsyncIterator[Capture]:
 class Venue:
     """The orders of an exchange with one made-up market."""
 
-    def __init__(self, name: str, url: str, dialect: Dialect | None = None) -> None:
+    def __init__(self, name: str, url: str, dialect: Dialect | None = None, *, swap: bool | None = None) -> None:
         dialect = dialect or dialect_of(name)
         health = AdapterHealth()
         limiter = Limiter(health)
@@ -88,7 +88,7 @@ class Venue:
         self.exchange.walletAddress, self.exchange.privateKey = "0x" + "1" * 40, "0x" + "1" * 64
         if dialect.expiry_option is not None:
             self.exchange.options[dialect.expiry_option] = 5000
-        swap = name in DERIVATIVES
+        swap = name in DERIVATIVES if swap is None else swap
         self.symbol = "BTC/USDT:USDT" if swap else "BTC/USDT"
         self.exchange.set_markets([_market(self.symbol, swap)], {})
         requests = Requests(name, limiter, health, (), 2)
