@@ -66,6 +66,7 @@ class QueueLevel:
         """A trade at the price; what of it our orders left over."""
         if self.shown is None:
             return quantity
+        standing = self.left + self.unexplained
         explained = min(quantity, self.unexplained)
         self.unexplained -= explained
         self.traded += quantity - explained
@@ -87,7 +88,7 @@ class QueueLevel:
             elif not order.visible:
                 # The next part of an iceberg comes to the back of the queue.
                 refresh(order)
-                order.ahead = eaten + self.left * queue_ahead
+                order.ahead = eaten + max(standing - eaten, ZERO) * queue_ahead
                 orders.append(orders.pop(at))
         if eaten:
             for order in orders:

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 import adapters.paper
@@ -20,7 +21,9 @@ from adapters.base import (
     MarketSink,
     OrderUnknown,
     Rejected,
+    Retryable,
     Unavailable,
+    Unknown,
     VenueFill,
     VenueOrder,
 )
@@ -98,6 +101,9 @@ class Market:
             sink.on_book(self.name, self.first)
         self.subscribed.set()
         await self.over.wait()
+
+    def now_asks(self, rules: MarketRules) -> None:
+        self._rules = rules
 
     def show(self, bids: str = "99x10", asks: str = "101x10") -> None:
         for sink in self.sinks:
@@ -345,6 +351,78 @@ def test_requests_of_one_moment_arrive_in_the_order_in_which_they_were_sent() ->
         await venue.close()
 
     at_virtual_time(story)
+
+
+def test_a_cancel_may_be_faster_than_an_order() -> None:
+    async def story() -> None:
+        venue = await started(Market(), latency_ms=100, cancel_latency_ms=20)
+        await venue.place(new("first", price="99"))
+        start = clock()
+        placing = asyncio.create_task(venue.place(new("second")))
+        await asyncio.sleep(0)
+        await venue.cancel(SYMBOL, "first", None)
+        assert clock() == start + 20
+        await placing
+        assert clock() == start + 100
+        await venue.close()
+
+    at_virtual_time(story)
+
+
+def test_a_request_that_was_too_long_under_way_did_not_happen() -> None:
+    async def story() -> None:
+        late = 0
+        venue = await started(Market(), latency_ms=10, now=lambda: clock() + late)
+        await venue.place(new("first"))
+        placing = asyncio.create_task(venue.place(new("a")))
+        await asyncio.sleep(0.001)
+        late = venue.request_ttl_ms
+        with pytest.raises(Retryable):
+            await placing
+        assert await venue.find(SYMBOL, "a") is None
+        await venue.close()
+
+    at_virtual_time(story)
+
+
+def test_what_is_under_way_when_the_venue_closes_stays_unknown() -> None:
+    async def story() -> None:
+        venue = await started(Market(), latency_ms=10)
+        await venue.place(new("first"))
+        placing = asyncio.create_task(venue.place(new("a")))
+        await asyncio.sleep(0.001)
+        await venue.close()
+        with pytest.raises(Unknown):
+            await placing
+
+    at_virtual_time(story)
+
+
+def test_another_life_of_a_venue_tells_other_ids_and_knows_no_old_orders() -> None:
+    async def story() -> None:
+        told = []
+        for _ in range(2):
+            venue = await started(Market())
+            assert await venue.find(SYMBOL, "a") is None
+            answer = await venue.place(new())
+            told += [answer.venue_order_id, answer.fills[0].trade_id]
+            await venue.close()
+            await asyncio.sleep(0.001)
+        assert len(set(told)) == 4
+
+    at_virtual_time(story)
+
+
+async def test_rules_that_change_are_kept_to() -> None:
+    market = Market()
+    venue = await started(market)
+    await venue.place(new(quantity="1"))
+    market.now_asks(msgspec.structs.replace(RULES, market_min_quantity=D(5)))
+    assert (await venue.place(new("b"))).status == "filled", "not known yet"
+    await venue.refresh_rules()
+    with pytest.raises(Rejected, match="minimum"):
+        await venue.place(new("c"))
+    await venue.close()
 
 
 def test_who_gives_up_waiting_has_sent_all_the_same() -> None:

@@ -121,6 +121,16 @@ def test_what_we_took_stays_taken_until_the_level_changes() -> None:
     assert fills(desk.buys("5")) == ["3@101"]
 
 
+def test_a_book_that_repeats_itself_gives_nothing_back() -> None:
+    desk = Desk(bids="99x2 98x2 97x2", asks="101x2 102x2 103x2")
+    for _ in range(2):
+        desk.sells("2")
+        desk.buys("2")
+        desk.shows(bids="99x2 98x2 97x2", asks="101x2 102x2 103x2")
+    assert fills(desk.sells("1")) == ["1@97"]
+    assert fills(desk.buys("1")) == ["1@103"]
+
+
 def test_a_level_that_went_and_came_back_is_another() -> None:
     desk = Desk(asks="101x2 102x3")
     desk.buys("2")
@@ -174,6 +184,18 @@ def test_a_buyer_of_the_same_price_is_no_trade_for_a_bid() -> None:
     desk.buys("3", "99")
     assert desk.sold("5", side=Side.BUY) == []
     assert desk.sold("5", side=None) == ["3@99"], "a tape that does not say the taker is believed"
+    desk.sells("3", "100")
+    assert desk.sold("5", "100", side=Side.SELL) == []
+    assert desk.sold("5", "100", side=None) == ["3@100"]
+
+
+def test_one_trade_is_shared_by_our_bids_and_asks() -> None:
+    for side in (Side.BUY, Side.SELL, None):
+        desk = Desk()
+        desk.buys("2", "100.5")
+        desk.sells("2", "99.5")
+        first, second = ("99.5", "100.5") if side is Side.BUY else ("100.5", "99.5")
+        assert desk.sold("3", "100", side) == [f"2@{first}", f"1@{second}"]
 
 
 def test_cancellations_ahead_move_us_up_in_proportion() -> None:
@@ -208,6 +230,39 @@ def test_only_the_part_that_no_trade_explains_was_cancelled() -> None:
     desk.sold("2")  # of the six lost: 8 were left, of which 4 were cancelled
     desk.shows(bids="99x4")
     assert order.ahead == 4
+
+
+@pytest.mark.parametrize("book_first", [True, False])
+def test_a_trade_explains_a_loss_once(book_first: bool) -> None:
+    desk = Desk()
+    order = desk.buys("3", "99")
+    if book_first:
+        desk.shows(bids="99x6")
+    desk.sold("4")
+    desk.shows(bids="99x6")
+    desk.shows(bids="99x3")
+    desk.shows(bids="99x3")
+    assert order.ahead == 3
+
+
+def test_who_joins_after_a_cancellation_gains_nothing_from_it() -> None:
+    desk = Desk()
+    first = desk.buys("1", "99")
+    desk.shows(bids="99x6")
+    second = desk.buys("1", "99")
+    desk.shows(bids="99x6")
+    assert (first.ahead, second.ahead) == (D(6), D(6))
+
+
+def test_a_market_that_moves_away_leaves_the_queue_as_it_was() -> None:
+    desk = Desk()
+    order = desk.buys("3", "99")
+    for _ in range(2):
+        desk.shows(bids="110x1 105x1", asks="111x1")
+    assert order.ahead == 10
+    desk.shows(bids="99x8")
+    desk.shows(bids="99x8")
+    assert order.ahead == 8
 
 
 def test_a_level_that_vanished_leaves_us_in_front() -> None:
@@ -255,6 +310,13 @@ def test_a_trade_through_our_price_fills_us_at_it_up_to_what_traded() -> None:
     assert desk.sold("2", "98.5") == ["2@99"]
     assert desk.sold("2", "98.5") == ["1@99"]
     assert order.status == "filled"
+
+
+def test_a_trade_through_has_swept_the_queue_before_us() -> None:
+    desk = Desk()
+    desk.buys("3", "99")
+    assert desk.sold("1", "98.5") == ["1@99"]
+    assert desk.sold("1", "99") == ["1@99"]
 
 
 def test_the_better_price_trades_before_the_worse() -> None:
@@ -348,6 +410,16 @@ def test_a_trailing_stop_follows_the_best_price_only() -> None:
     assert desk.sold("1", "108.9") == ["1@99"]
 
 
+def test_a_trailing_stop_of_a_buy_follows_down() -> None:
+    desk = Desk()
+    order = desk.buys("1", order_type=OrderType.TRAILING_STOP, trail_bps=D(100))
+    desk.sold("1", "110")
+    desk.sold("1", "100")
+    desk.bought("1", "100.9")
+    assert order.status == "open"
+    assert desk.bought("1", "101") == ["1@101"]
+
+
 def test_a_trailing_stop_may_start_at_a_price() -> None:
     desk = Desk()
     desk.bought("1", "100")
@@ -373,7 +445,17 @@ def test_a_stop_set_off_without_a_book_works_with_the_next() -> None:
     desk.matcher.void()
     assert desk.sold("1", "98") == []
     assert order.status == "open"
+    second = desk.sells("2", order_type=OrderType.STOP, stop_price=D(98))
+    desk.cancels(second)
     assert desk.shows(bids="95x5") == ["2@95"]
+    assert second.status == "canceled"
+
+
+def test_a_triggered_order_that_is_post_only_does_not_take() -> None:
+    desk = Desk()
+    order = desk.buys("1", "101", order_type=OrderType.STOP_LIMIT, stop_price=D(105), post_only=True)
+    assert desk.bought("1", "105") == []
+    assert (order.status, order.rest) == ("rejected", D(1))
 
 
 # --- icebergs ---------------------------------------------------------------------------------------------------------
@@ -394,9 +476,24 @@ def test_the_next_part_of_an_iceberg_waits_behind_what_came_meanwhile() -> None:
     desk = Desk(bids="99x2")
     order = desk.buys("5", "99", display_quantity=D(2))
     desk.shows(bids="99x6")  # four came behind us
-    assert desk.sold("4") == ["2@99"]
-    assert order.ahead == D(2), "6 displayed, 4 of them (as the tape says) just traded"
-    assert desk.sold("3") == ["1@99"]
+    assert desk.sold("5") == ["2@99"]
+    assert order.ahead == 3, "of the six two traded before our first part, and one after it"
+    assert desk.sold("4") == ["1@99"]
+
+
+def test_our_other_order_comes_before_the_next_part_of_an_iceberg() -> None:
+    desk = Desk()
+    iceberg, plain = desk.buys("3", "100", display_quantity=D(1)), desk.buys("5", "100")
+    assert desk.sold("4", "100") == ["1@100", "3@100"]
+    assert (iceberg.rest, plain.rest) == (D(2), D(2))
+
+
+def test_a_book_that_comes_to_an_iceberg_takes_the_hidden_part_too() -> None:
+    desk = Desk()
+    order = desk.buys("5", "99", display_quantity=D(1))
+    assert desk.shows(bids="97x1", asks="98x3") == ["3@99"]
+    assert order.visible == 1
+    assert desk.sold("3", "99") == ["1@99", "1@99"]
 
 
 def test_a_trade_through_takes_the_hidden_part_too() -> None:
@@ -481,6 +578,11 @@ def test_an_account_is_held_to_what_it_has() -> None:
     assert (account.free["USDT"], account.used["USDT"], account.free["BTC"]) == (D(102), D(99), D(1))
     desk.cancels(resting)
     assert (account.free["USDT"], account.used["USDT"]) == (D(201), D(0))
+
+
+def test_contracts_are_not_held_to_the_account() -> None:
+    desk = Desk(account=Account({}), rules=msgspec.structs.replace(FREE, contract=True))
+    assert fills(desk.sells("1")) == ["1@99"]
 
 
 def test_a_stop_that_became_too_dear_is_refused_when_it_is_set_off() -> None:
