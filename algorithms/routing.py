@@ -6,7 +6,7 @@ it takes the one of least cost after fees (of most proceeds, for a sell), and of
 It is exact, and says so: `Route.exact`. In two cases it may not be; the route can then be placed, but a better one may
 exist. Lot sizes that do not divide each other, the coarsest of them above about 110 times (two such sizes) or 20 times
 (three) what all have in common: 0.0037, 0.0041 and 0.0043 together, not 0.001 beside 0.00025. And so many minimums in the
-way that `routing_allocation.MOST_NODES` is reached: never with ten venues, seldom with twenty.
+way that `routing_allocation.MOST_NODES` is reached: not by ten venues of one minimum each, seldom by twenty.
 
 What the model leaves out: one order per venue, so what is above its maximum quantity stays out; the books stand still; fees
 are a fraction of the notional. A venue sets the limit price times the quantity aside, so that is held against the balance.
