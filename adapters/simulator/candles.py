@@ -6,6 +6,7 @@ chained backwards from where the market starts. It is made a day at a time, when
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from bisect import bisect_left
@@ -74,6 +75,11 @@ def volume_curve(minute_of_day: float) -> float:
     rise = sum(height * math.exp(-(((_away(hour, at)) / width) ** 2)) for at, width, height in bells)
     mean = 0.5 + sum(height * width * math.sqrt(math.pi) / 24 for _, width, height in bells)
     return (0.5 + rise) / mean
+
+
+@functools.cache
+def _curve() -> tuple[float, ...]:
+    return tuple(volume_curve(minute) for minute in range(DAY_MINUTES))
 
 
 def _away(hour: float, other: float) -> float:
@@ -148,6 +154,7 @@ class History:
 
     def __init__(self, spec: SymbolSpec, config: HistoryConfig, end: int) -> None:
         self._spec = spec
+        self._tick, self._lot = float(spec.tick), float(spec.lot)
         self._config = config
         self._end = end
         self.oldest = end - config.days * _DAY
@@ -180,7 +187,7 @@ class History:
             )
             for _ in range(DAY_MINUTES)
         ]
-        made: list[Candle] = []
+        curve, made = _curve(), list[Candle]()
         for number in range(DAY_MINUTES - 1, -1, -1):
             start = day * _DAY + number * MINUTE
             if start >= self._end:
@@ -188,23 +195,23 @@ class History:
             change, up, down, noise, taken = drawn[number]
             close, open_ = self._price, self._price / math.exp(change)
             self._price = open_
-            value = mean * volume_curve(number) * math.exp(_NOISE * noise - _NOISE**2 / 2)
+            value = mean * curve[number] * math.exp(_NOISE * noise - _NOISE**2 / 2)
             made.append(self._candle(start, open_, close, up, down, value, 0.35 + 0.3 * taken))
         self._days[day] = made[::-1]
 
     def _candle(
         self, start: int, open_: float, close: float, up: float, down: float, value: float, bought: float
     ) -> Candle:
-        spec = self._spec
+        tick, lot = self._tick, self._lot
         high, low = max(open_, close) * (1 + up / 2), min(open_, close) * (1 - down / 2)
-        a, b, c, d = (max(_on(price, spec.tick), spec.tick) for price in (open_, high, low, close))
-        mean = (a + b + c + d) / 4
-        volume = max(_on(value / float(mean), spec.lot), spec.lot)
-        half = _on(float(volume) * bought, spec.lot)
+        steps = [max(round(price / tick), 1) for price in (open_, high, low, close)]
+        a, b, c, d = (step * self._spec.tick for step in steps)
+        mean = sum(steps) / 4 * tick
+        lots = max(round(value / mean / lot), 2)
+        taken = max(round(lots * bought), 1)
+        money = [Decimal(round(mean * number * lot * 100)).scaleb(-2) for number in (lots, taken)]
         count = max(int(value / 5000), 1)
-        cent = Decimal("0.00000001")
-        value_, bought_ = (volume * mean).quantize(cent), (half * mean).quantize(cent)
-        return Candle(start, a, b, c, d, volume, value_, count, half, bought_)
+        return Candle(start, a, b, c, d, lots * self._spec.lot, money[0], count, taken * self._spec.lot, money[1])
 
 
 def tape_rows(trades: list[PublicTrade], step: int) -> list[Candle]:
@@ -225,7 +232,3 @@ def _of(trade: PublicTrade, start: int) -> Candle:
     return Candle(
         start, price, price, price, price, quantity, value, 1, *bought, first_id=trade.trade_id, last_id=trade.trade_id
     )
-
-
-def _on(value: float, step: Decimal) -> Decimal:
-    return Decimal(round(value / float(step))) * step

@@ -66,7 +66,7 @@ class Markets:
             told[name] = {
                 "kind": "replay" if replay is not None else "synthetic" if synthetic is not None else "still",
                 "paused": driver is not None and driver.paused,
-                "last": str(market.last),
+                "last": f"{market.last:f}",
                 "replayed": replay.done if replay is not None else 0,
                 "finished": replay is not None and replay.finished,
             }
