@@ -63,7 +63,7 @@ def distributions(reports: Sequence[CostReport]) -> str:
         _row_label(plot, row, name)
         for place, value in enumerate(sorted(values)[:: max(1, len(values) // 400)]):
             height = row + ((place * 7) % 11 - 5) * 0.05  # spread out, and always in the same way
-            plot.dot((min(max(value, low), high), height), 2, "speck")
+            plot.dot((min(max(value, low), high), height), 2.5, "speck")
         if len(values) >= FEW:
             lower, middle, upper = (quantile(values, share) for share in (0.25, 0.5, 0.75))
             told = f"middle half {number(lower, 1, signed=True)} to {number(upper, 1, signed=True)} bp"

@@ -107,7 +107,7 @@ def _groups(reports: Sequence[CostReport]) -> str:
 
 def _group_table(reports: Sequence[CostReport], by: str, groups: Sequence[Group]) -> str:
     slippages = [
-        {group.key: group for group in aggregate(reports, by, metric=metric)}
+        {group.key: group for group in aggregate(reports, by, metric=metric, intervals=False)}
         for metric in ("slippage_arrival_bps", "slippage_vwap_bps")
     ]
     rows = []

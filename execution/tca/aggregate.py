@@ -61,12 +61,17 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def aggregate(
-    reports: Iterable[CostReport], by: str, *, metric: str = "since_arrival_bps", seed: int = 1
+    reports: Iterable[CostReport],
+    by: str,
+    *,
+    metric: str = "since_arrival_bps",
+    seed: int = 1,
+    intervals: bool = True,
 ) -> list[Group]:
     """Groups of reports by one of `DIMENSIONS`, by the name of a cost in the report.
 
     Groups of `FEW` orders and more come first, the dearest first; the others follow by name. The same reports give the same
-    intervals.
+    intervals; without `intervals`, the work for them is saved.
 
     Raises:
         KeyError: there is no such dimension.
@@ -75,11 +80,11 @@ def aggregate(
     found: dict[str, list[CostReport]] = {}
     for report in reports:
         found.setdefault(name_of(report), []).append(report)
-    groups = [_group(key, members, metric, seed) for key, members in found.items()]
+    groups = [_group(key, members, metric, f"{seed}:{key}" if intervals else None) for key, members in found.items()]
     return sorted(groups, key=lambda group: (group.few, 0.0 if group.few else -(group.weighted_bps or 0.0), group.key))
 
 
-def _group(key: str, reports: Sequence[CostReport], metric: str, seed: int) -> Group:
+def _group(key: str, reports: Sequence[CostReport], metric: str, seed: str | None) -> Group:
     quotes = {"USD" if report.quote in _DOLLARS else report.quote for report in reports}
     one_currency = len(quotes) == 1
     costs: list[float] = []
@@ -91,7 +96,7 @@ def _group(key: str, reports: Sequence[CostReport], metric: str, seed: int) -> G
             weights.append(float(report.notional or 0) if one_currency else 1.0)
     if not sum(weights):
         weights = [1.0] * len(costs)
-    low, high = interval(costs, weights, seed=f"{seed}:{key}")
+    low, high = (None, None) if seed is None else interval(costs, weights, seed=seed)
     shares = [float(report.maker_share) for report in reports if report.maker_share is not None]
     return Group(
         key=key,

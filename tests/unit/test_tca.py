@@ -326,6 +326,18 @@ def test_spread_is_taken_from_the_mid_before_the_fill_never_after() -> None:
     assert resting.spread_capture == 1
 
 
+@pytest.mark.parametrize(("late_ms", "flagged"), [(0, False), (1000, False), (1001, True), (-1001, True)])
+def test_an_arrival_seen_at_another_time_is_said(late_ms: int, flagged: bool) -> None:
+    report = measure(parent(), [], [], MarketWindow(arrival=D(100), arrival_at=START + late_ms))
+    assert (QualityFlag.ARRIVAL_LATE in report.flags) == flagged
+
+
+def test_the_arrival_is_the_mid_of_a_fill_at_once() -> None:
+    window = MarketWindow(arrival=D(100), arrival_at=START)
+    report = measure(parent(quantity="1"), [], [fill("101", "1", START + 20)], window)
+    assert (report.spread_bps, report.impact_bps) == (100, 0)
+
+
 def test_a_stale_mid_splits_nothing() -> None:
     window = MarketWindow(arrival=D(100), arrival_at=START, samples=seconds((0, "100"), (1, "100")))
     report = measure(parent(quantity="1"), [], [fill("101", "1", START + 20_000)], window)
@@ -397,6 +409,13 @@ def test_tracking_error_of_equal_slices_has_its_closed_form(slices: int, late_ms
     fills = [fill("100", D(1000) / slices, START + k * step + late_ms) for k in range(slices)]
     report = measure(parent(), [], fills, MarketWindow(), schedule=((START, D(0)), (START + 600_000, D(1000))))
     assert report.schedule_rmse == D(expected)
+
+
+def test_half_at_once_is_as_far_off_at_both_ends() -> None:
+    """From +Q/2 straight to -Q/2: the mean of the squares is Q² / 12."""
+    line = ((START, D(0)), (START + 600_000, D(1000)))
+    report = measure(parent(), [], [fill("100", "500", START)], MarketWindow(), schedule=line)
+    assert report.schedule_rmse == D("0.288675")
 
 
 @pytest.mark.parametrize(("schedule", "expected"), [((), None), (((START, D(0)), (START, D(1))), None)])
@@ -492,6 +511,11 @@ def test_the_interval_is_the_same_every_time_and_for_any_order() -> None:
     random.Random(3).shuffle(reports)
     assert aggregate(reports, "venue") == first
     assert aggregate(reports, "venue", seed=2) != first
+
+
+def test_intervals_are_left_out_on_request() -> None:
+    (group,) = aggregate([costing(1, "a"), costing(3, "b")], "everything", intervals=False)
+    assert (group.key, group.weighted_bps, group.low, group.high) == ("all", pytest.approx(2), None, None)
 
 
 def test_the_interval_holds_the_mean_about_as_often_as_it_says() -> None:
