@@ -111,7 +111,7 @@ async def _serve(config: VenueConfig, port_file: Path | None, parent: int | None
     try:
         venue = Venue(config)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"cannot replay: {error}\n")
+        sys.stderr.write(f"cannot start: {error}\n")
         return 1
     try:
         await venue.start()

@@ -27,7 +27,7 @@ from adapters.simulator.orders import Order
 from adapters.simulator.replay import ReplayConfig, read_recording
 from adapters.simulator.rest import Rest
 from adapters.simulator.streams import DEPTH_SECONDS, Streams
-from adapters.simulator.symbols import SymbolSpec
+from adapters.simulator.symbols import ORDER_TYPES, SymbolSpec
 
 REQUESTS_KEPT = 100_000
 
@@ -55,6 +55,8 @@ class VenueConfig(msgspec.Struct, kw_only=True):
 
 
 class Venue:
+    """Raises: ValueError or OSError when made: the configuration names what does not exist, or a recording cannot be read."""
+
     def __init__(self, config: VenueConfig) -> None:
         self.config = config
         self.clock_offset = 0
@@ -76,6 +78,7 @@ class Venue:
         self.engine.on_trade = self.streams.feeds.trade
         for market in self.engine.markets.values():
             market.candles.begin(market.spec, self.now(), config.history)
+        _check(config)
         self._recordings = {name: read_recording(Path(path)) for name, path in config.replay.items()}
         self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
         self.port = 0
@@ -138,3 +141,15 @@ class Venue:
                 continue
             if self.now() - order.time < fault.seconds * 1000:
                 raise NO_SUCH_ORDER
+
+
+def _check(config: VenueConfig) -> None:
+    """Raises: ValueError: something is named that does not exist, or a speed is none."""
+    names = {spec.id for spec in config.symbols}
+    for spec in config.symbols:
+        if odd := sorted(set(spec.order_types) - set(ORDER_TYPES)):
+            raise ValueError(f"{spec.id}: no order types {', '.join(odd)}; there are {', '.join(ORDER_TYPES)}")
+    if odd := sorted(set(config.replay) - names):
+        raise ValueError(f"a recording for {', '.join(odd)}, but the symbols are {', '.join(sorted(names))}")
+    if config.speed <= 0:
+        raise ValueError(f"the speed must be above zero, not {config.speed:g}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -270,14 +271,28 @@ async def test_a_recording_from_a_file_of_the_command_line(tmp_path: Path, conne
         await process.wait()
 
 
-async def test_a_recording_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    tape = tmp_path / "tape.csv"
-    tape.write_text("1,50000,1,buy\nnonsense\n")
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--replay", "tape.csv"], "tape.csv, line 2: expected ts_ms,price,quantity,side"),
+        (["--replay", "none.csv"], "No such file"),
+        (["--replay", "XRP/USDT=tape.csv"], "a recording for XRPUSDT, but the symbols are BTCUSDT, ETHUSDT"),
+        (["--order-types", "LIMIT,MARKTE"], "BTCUSDT: no order types MARKTE; there are LIMIT,"),
+        (["--speed", "0"], "the speed must be above zero"),
+    ],
+)
+async def test_what_it_cannot_start_with_is_said(tmp_path: Path, options: list[str], says: str) -> None:
+    (tmp_path / "tape.csv").write_text("1,50000,1,buy\nnonsense\n")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "adapters.simulator", "--replay", str(tape)), stderr=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", "adapters.simulator", *options),
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stderr=asyncio.subprocess.PIPE,
     )
     _, said = await process.communicate()
-    assert (process.returncode, b"line 2" in said) == (1, True)
+    assert process.returncode == 1
+    assert says in said.decode()
+    assert "Traceback" not in said.decode()
 
 
 # --- what is published --------------------------------------------------------------------------------------------------

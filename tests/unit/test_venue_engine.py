@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.simulator import dialect
 from adapters.simulator.accounts import Account
 from adapters.simulator.candles import Candles, HistoryConfig, volume_curve
 from adapters.simulator.engine import Engine
@@ -18,12 +19,14 @@ from adapters.simulator.errors import VenueError
 from adapters.simulator.market import MarketConfig, SyntheticMarket
 from adapters.simulator.orders import ZERO, NewOrder, Order, PublicTrade
 from adapters.simulator.replay import RecordedTrade, Replay, ReplayConfig, read_recording
+from adapters.simulator.stops import STOPS as _STOPS
 from adapters.simulator.symbols import SymbolSpec
 from tests.system import venue_config
 
 RICH = Decimal(1_000_000)
 FEE = Decimal(10)
 ONE = Decimal(1)
+STOPS = sorted(_STOPS)
 
 
 def stop(kind: str, side: str, stop_price: int | None = None, **more: Any) -> NewOrder:
@@ -44,21 +47,24 @@ def engine_with(count: int, price: int = 50_000) -> tuple[Engine, list[Account]]
 order = st.tuples(
     st.integers(0, 2),
     st.sampled_from(["BUY", "SELL"]),
-    st.sampled_from(["LIMIT", "LIMIT", "LIMIT", "MARKET", "LIMIT_MAKER", "STOP_LOSS_LIMIT"]),
+    st.sampled_from([*["LIMIT"] * 3, "MARKET", "LIMIT_MAKER", *STOPS, *(f"TRAILING {kind}" for kind in STOPS)]),
     st.integers(1, 50),
     st.integers(-20, 20),
     st.sampled_from(["GTC", "GTC", "IOC", "FOK"]),
     st.booleans(),
+    st.sampled_from([None, None, 2, 9]),
 )
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(order, min_size=1, max_size=40))
-def test_money_is_conserved_and_never_negative(orders: list[tuple[int, str, str, int, int, str, bool]]) -> None:
+def test_money_is_conserved_and_never_negative(orders: list[tuple[Any, ...]]) -> None:
     engine, accounts = engine_with(3)
     fees = {"BTC": ZERO, "USDT": ZERO}
-    for who, side, kind, quantity, offset, in_force, cancel in orders:
+    for who, side, drawn, quantity, offset, in_force, cancel, parts in orders:
         price = Decimal(50_000 + offset * 10)
+        trailing, kind = drawn.startswith("TRAILING"), drawn.removeprefix("TRAILING ")
+        limited = kind in ("LIMIT", "LIMIT_MAKER") or kind.endswith("_LIMIT")
         try:
             placed = engine.place(
                 accounts[who],
@@ -67,9 +73,11 @@ def test_money_is_conserved_and_never_negative(orders: list[tuple[int, str, str,
                     side=side,
                     kind=kind,
                     quantity=Decimal(quantity) / 1000,
-                    price=None if kind == "MARKET" else price,
-                    stop_price=price if kind == "STOP_LOSS_LIMIT" else None,
-                    time_in_force=None if kind in ("MARKET", "LIMIT_MAKER") else in_force,
+                    price=price if limited else None,
+                    stop_price=price if kind in STOPS and not trailing else None,
+                    trailing_delta=10 if trailing else None,
+                    iceberg=Decimal(-(-quantity // parts)) / 1000 if parts and limited else None,
+                    time_in_force=in_force if limited and kind != "LIMIT_MAKER" else None,
                 ),
             )
             if cancel and placed.open:
@@ -199,6 +207,20 @@ def test_what_does_not_fit_is_refused(new: NewOrder, code: int, says: str) -> No
         engine.place(account, new)
     assert refused.value.code == code
     assert account.locked.get("BTC", ZERO) == 0
+
+
+def test_reports_carry_what_an_iceberg_shows_and_how_far_a_stop_trails() -> None:
+    engine, (account, *_) = engine_with(3)
+    told: list[dict[str, Any]] = []
+    engine.on_report = lambda order, execution, trade: told.append(
+        dialect.execution_report(order, execution, trade, 0, (order.filled, order.notional, order.status))
+    )
+    iceberg = engine.place(account, limit("SELL", "1", 50_100, iceberg=ONE / 4))
+    trailing = engine.place(account, stop("TAKE_PROFIT", "SELL", 50_050, trailing_delta=50))
+    assert (told[0]["F"], told[0]["q"], "d" in told[0]) == ("0.25000000", "1.00000000", False)
+    assert (told[1]["d"], told[1]["P"], told[1]["w"], told[1]["X"]) == (50, "50050.00000000", False, "NEW")
+    assert dialect.order(iceberg)["icebergQty"] == "0.25000000"
+    assert (dialect.order(trailing)["trailingDelta"], dialect.order(trailing)["trailingTime"]) == (50, -1)
 
 
 def test_an_iceberg_must_stay() -> None:
