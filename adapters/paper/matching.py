@@ -269,7 +269,7 @@ class Matcher:
             quantity = sum((part for _, part in against.take(paper.rest, paper.limit)), ZERO)
             if not quantity:
                 return
-            paper.ahead = ZERO  # of the market nobody is left at a price that its other side has come to
+            resting.sweep(paper)
             self._fill_maker(paper, quantity)
             if not paper.rest:
                 resting.remove(paper)

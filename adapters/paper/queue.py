@@ -62,6 +62,12 @@ class QueueLevel:
                 order.ahead = (order.ahead * self.shown / whole).quantize(_STEP, ROUND_CEILING)
             self.unexplained = ZERO
 
+    def sweep(self) -> None:
+        """The market has gone past the price: nobody of it is left there."""
+        for order in self.orders:
+            order.ahead = ZERO
+        self.shown = self.traded = self.unexplained = ZERO
+
     def trade(self, quantity: Decimal, queue_ahead: Decimal, fill: Fill) -> Decimal:
         """A trade at the price; what of it our orders left over."""
         if self.shown is None:
@@ -137,6 +143,11 @@ class RestingOrders:
             level.orders.remove(order)
         self._drop_if_empty(level)
 
+    def sweep(self, order: PaperOrder) -> None:
+        """The market's other side has come to an order's price."""
+        assert order.limit is not None
+        self._levels[-order.limit if self._buys else order.limit].sweep()
+
     def show(self, levels: tuple[BookLevel, ...]) -> None:
         """A new book: what its side of ours shows. Levels beyond its depth keep what they were last seen with."""
         at, end, buys = 0, len(levels), self._buys
@@ -159,10 +170,7 @@ class RestingOrders:
         key = -price if self._buys else price
         while quantity and self._keys and self._keys[0] < key:
             level = self._levels[self._keys[0]]
-            for order in level.orders:
-                order.ahead = ZERO
-            if level.shown is not None:
-                level.unexplained = ZERO
+            level.sweep()
             while quantity and level.orders:
                 order = level.orders[0]
                 part = min(order.rest, quantity)

@@ -30,9 +30,19 @@ from adapters.base import (
 from adapters.paper import Capabilities, MarketSource, PaperAdapter
 from schemas.market import BookLevel, Candle, MarketRules, OrderBook, PublicTrade
 from schemas.terms import OrderType, Side
-from tests.unit.story import RULES
 
 D = Decimal
+RULES = MarketRules(
+    symbol="BTC/USDT",
+    base="BTC",
+    quote="USDT",
+    tick=D("0.01"),
+    lot=D("0.001"),
+    market_lot=D("0.001"),
+    min_quantity=D("0.001"),
+    max_quantity=D(1000),
+    min_notional=D(10),
+)
 SYMBOL = RULES.symbol
 T = TypeVar("T")
 

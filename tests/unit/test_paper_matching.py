@@ -15,8 +15,7 @@ from adapters.paper.matching import Matcher
 from adapters.paper.orders import PaperOrder
 from schemas.market import MarketRules, PublicTrade
 from schemas.terms import OrderType, Side, TimeInForce
-from tests.unit.story import RULES
-from tests.unit.test_paper_adapter import new, shown
+from tests.unit.test_paper_adapter import RULES, new, shown
 
 D = Decimal
 FREE = paper_rules(msgspec.structs.replace(RULES, min_notional=D(0)), Capabilities(), D(0), D(0))
