@@ -48,7 +48,9 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     fee_in_base: bool | None = None
     """Whether a buy on spot pays its fee in what it buys; None: as ccxt's `feeSide` says."""
     public_apis: tuple[str, ...] = ()
-    """Parts of ccxt's API that are public without being called so."""
+    """Parts of ccxt's API, with the beginning of the path, that are public without being called so."""
+    shows_trades: bool = True
+    """Whether ccxt's `fetchTrades` asks for everybody's trades."""
     stream_depth: int | None = None
     """The levels of a streamed book, where the exchange's own choice is not asked for."""
     known: bool = True
@@ -144,7 +146,7 @@ DIALECTS: dict[str, Dialect] = {
         cancel_all_after=True,
     ),
     "krakenfutures": Dialect(
-        public_apis=("charts",),
+        public_apis=("charts/", "history/market/"),
         reduces=True,
         max_client_order_id=100,
         expiry_param="processBefore",
@@ -183,6 +185,7 @@ DIALECTS: dict[str, Dialect] = {
     "hyperliquid": Dialect(
         max_client_order_id=128,
         client_id_as=_hex128,
+        shows_trades=False,
         fee_in_base=True,
         instant=("IOC",),
         asks_by_post=("/info",),

@@ -161,10 +161,10 @@ def build(
                 return await _fetch_by_proxy(self, super().fetch, call, url, method, headers, body)
             return await _fetch(self, transport, call, leaving, url, method, headers, body)
 
-        def sign(self, path: str, api: Any = "public", method: str = "GET", *more: Any, **named: Any) -> Any:
+        def sign(self, path: str, api: Any = "public", method: str = "GET", params: Any = None, *more: Any) -> Any:
             if guard is not None:
-                public.may_build(api, method, path, dialect)
-            return super().sign(path, api, method, *more, **named)
+                public.may_build(api, method, path, params, dialect)
+            return super().sign(path, api, method, params or {}, *more)
 
         def safe_trade(self, trade: Any, market: Any = None) -> Any:
             """Streamed books need numbers that can be compared; a trade keeps its digits."""
@@ -220,6 +220,8 @@ def build(
         }
     )
     exchange.has = {**exchange.has, "fetchCurrencies": False}
+    if not dialect.shows_trades:
+        exchange.has["fetchTrades"] = False
     exchange.number = str
     exchange.streaming = {**exchange.streaming, "keepAlive": KEEP_ALIVE_MS}
     if endpoint.where == "sandbox":

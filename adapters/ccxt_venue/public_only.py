@@ -15,7 +15,7 @@ Guard = Callable[[str, str, Mapping[str, str]], None]
 
 _PRIVATE_PATH = re.compile(
     r"private|order(?!s?[-_]?book)|account|balance|position|wallet|withdraw|deposit|transfer|listen-?key|user|my-?trades|"
-    r"fills|leverage|payment|repay|borrow|convert|sub-?member",
+    r"fills$|leverage|payment|repay|borrow|convert|sub-?member",
     re.IGNORECASE,
 )
 _CREDENTIAL = re.compile(
@@ -39,29 +39,15 @@ def guard(dialect: Dialect) -> Guard:
     return check
 
 
-def may_build(api: Any, method: str, path: str, dialect: Dialect) -> None:
+def may_build(api: Any, method: str, path: str, parameters: Any, dialect: Dialect) -> None:
     """The lock where ccxt builds a request, by the part of its API that it belongs to.
 
     Raises:
-        Rejected: it is not of the public part.
+        Rejected: it is not of the public part, or asks for somebody's account.
     """
     name = ".".join(api) if isinstance(api, list | tuple) else str(api)
-    public = "public" in name.lower() or name in dialect.public_apis
+    public = "public" in name.lower() or f"{name}/{path}".startswith(dialect.public_apis or ("\n",))
     asks = method == "GET" or f"/{path}".endswith(dialect.asks_by_post or ("\n",))
-    if not public or not asks or "private" in name.lower():
+    whose = isinstance(parameters, Mapping) and "user" in parameters  # Hyperliquid shows anybody's account
+    if not public or not asks or whose or "private" in name.lower():
         raise Rejected(f"not built: {method} {path} of {name} from a place that only watches the market")
-
-
-NO_CREDENTIALS = (
-    "apiKey",
-    "secret",
-    "password",
-    "uid",
-    "login",
-    "privateKey",
-    "walletAddress",
-    "token",
-    "twofa",
-    "accountId",
-)
-"""What ccxt would sign with, if it were set."""
