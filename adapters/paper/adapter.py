@@ -148,7 +148,7 @@ class PaperAdapter:
         if before_send is not None:
             before_send()
         if not self._latency:
-            return self._placed(feed.matcher, order)
+            return self._answered(self._placed(feed.matcher, order))
         built, there, back = self._now(), *self._ways(self._latency)
 
         def arrives() -> VenueOrder:
@@ -298,7 +298,7 @@ class PaperAdapter:
         if not self.health.ready:
             raise Unavailable(f"{self.name} is not started")
         if not latency:
-            return arrives()
+            return self._answered(arrives())
         return self._answered(await self._wire.round_trip(*self._ways(latency), arrives))
 
     def _answered(self, answer: T) -> T:

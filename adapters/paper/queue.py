@@ -59,7 +59,8 @@ class QueueLevel:
         if self.unexplained and self.shown is not None:
             whole = self.shown + self.unexplained
             for order in self.orders:
-                order.ahead = (order.ahead * self.shown / whole).quantize(_STEP, ROUND_CEILING)
+                if order.ahead:
+                    order.ahead = (order.ahead * self.shown / whole).quantize(_STEP, ROUND_CEILING)
             self.unexplained = ZERO
 
     def sweep(self) -> None:
