@@ -130,6 +130,8 @@ def build(
     class OnTransport(base):  # type: ignore[misc, valid-type]
         on_message: Callable[[Any], bool] | None = None
         """Told of every message of a WebSocket before ccxt is; True: ccxt need not be told."""
+        after_message: Callable[[], None] | None = None
+        """Called when ccxt has read a message."""
         number: Any
         rate_limits: Any = None
         """The rate limits that Binance's `exchangeInfo` told last."""
@@ -199,6 +201,8 @@ def build(
         def handle_message(self, client: Any, message: Any) -> None:
             if self.on_message is None or not self.on_message(message):
                 super().handle_message(client, message)
+                if self.after_message is not None:
+                    self.after_message()
 
         async def handle_builder_fee_approval(self, *_: Any) -> bool:
             """ccxt would approve a builder of its own, on the account, before an order."""

@@ -89,9 +89,9 @@ class Feed:
             self._sink.on_trades(self._venue, self.symbol, trades)
 
     def unchanged(self, raw: Mapping[str, Any]) -> bool:
-        """Whether another way of asking shows the book that was delivered last."""
-        asked, last = parsing.order_book(raw, self.symbol, COMPARED), self._last
-        return last is not None and (asked.bids, asked.asks) == (last.bids[:COMPARED], last.asks[:COMPARED])
+        """Whether another way of asking shows the book that was delivered last, to the digits that a streamed one has."""
+        last = self._last
+        return last is not None and _best(parsing.order_book(raw, self.symbol, COMPARED)) == _best(last)
 
     def fail(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -117,6 +117,10 @@ class Feed:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _best(book: OrderBook) -> list[tuple[float, float]]:
+    return [(float(level.price), float(level.quantity)) for side in (book.bids, book.asks) for level in side[:COMPARED]]
 
 
 class Known:

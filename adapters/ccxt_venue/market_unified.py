@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from adapters.base import AdapterError, AdapterHealth, RateLimited
@@ -64,14 +64,63 @@ class UnifiedMarket:
             feed.book(await exchange.watch_order_book(feed.symbol, self._depth))
 
     async def _trades(self, exchange: Any, feed: Feed, known: Known, begun: int) -> None:
-        """A tight loop: ccxt counts what came since the last call, as long as its cache holds it."""
-        kept = int(exchange.options.get("tradesLimit") or 1000)
+        """ccxt wakes who waits, and not who is about to wait again: so its cache is read after every message."""
+        cache = _Cache(exchange, feed.symbol)
+
+        def drain() -> None:
+            try:
+                self._take(cache.new(), feed, known, begun)
+            except Exception as error:  # noqa: BLE001 - ccxt's connection must not end by it
+                feed.fail(error)
+
+        exchange.after_message = drain
         while True:
             rows = await exchange.watch_trades(feed.symbol)
-            if len(rows) >= kept and feed.is_up:
-                raise ConnectionError(f"{len(rows)} trades came at once, and more may be lost")
-            new = known.fresh([trade for trade in known.read(rows, page=False) if trade.timestamp >= begun])
-            feed.trades(new)
+            if not cache.there:
+                self._take(rows, feed, known, begun)  # it keeps its trades elsewhere
+            drain()
+
+    def _take(self, rows: Sequence[Any], feed: Feed, known: Known, begun: int) -> None:
+        if rows:
+            trades = known.read(rows, page=False)
+            feed.trades(known.fresh([trade for trade in trades if trade.timestamp >= begun]))
+
+
+class _Cache:
+    """What ccxt keeps of a symbol's trades, each row handed out once."""
+
+    def __init__(self, exchange: Any, symbol: str) -> None:
+        self._exchange = exchange
+        self._symbol = symbol
+        self._rows: Any = None
+        self._last: Any = None
+
+    @property
+    def there(self) -> bool:
+        return self._exchange.trades.get(self._symbol) is not None
+
+    def new(self) -> list[Any]:
+        """The rows since the last call, oldest first.
+
+        Raises:
+            ConnectionError: some fell out of the cache before they were seen.
+        """
+        rows = self._exchange.trades.get(self._symbol)
+        if rows is None:
+            return []
+        if rows is not self._rows:
+            self._rows, self._last = rows, None
+        found: list[Any] = []
+        for row in reversed(rows):
+            if row is self._last:
+                break
+            found.append(row)
+        else:
+            if self._last is not None:
+                raise ConnectionError(f"more than {len(found)} trades came at once: some are lost")
+        if found:
+            self._last = found[0]
+        return found[::-1]
 
 
 class PolledMarket:

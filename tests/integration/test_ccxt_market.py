@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -14,14 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import ApprovedOrder, Rejected, Unknown
-from adapters.ccxt_venue import CcxtAdapter, candles, market_data, parse_endpoints, watch
+from adapters.ccxt_venue import CcxtAdapter, candles, market_data, parse_endpoints, parsing, watch
+from adapters.ccxt_venue.feed import Feed
+from adapters.ccxt_venue.market_binance import Tape
 from adapters.simulator.control import VenueControl
 from adapters.simulator.limits import Limits
 from adapters.simulator.server import Venue, VenueConfig
 from adapters.simulator.symbols import SymbolSpec
 from schemas.market import Candle, OrderBook, PublicTrade
 from schemas.terms import OrderType, Side
-from tests.integration.test_ccxt_adapter_foreign import started
+from tests.integration.test_ccxt_adapter_foreign import Foreign, started
 
 BTC, ETH = "BTC/USDT", "ETH/USDT"
 KEYS = {"apiKey": "local", "secret": "local-secret"}
@@ -358,6 +361,190 @@ async def test_orders_and_their_stream_do_not_notice_the_market_data(monkeypatch
             await scene.adapter.run_market("NO/SUCH", sink)
         stream.cancel()
         await asyncio.gather(stream, return_exceptions=True)
+
+
+async def test_trades_that_cannot_be_had_any_more_put_the_market_down() -> None:
+    async with market() as scene:
+        await scene.quote("49999", "50001")
+        told, lost = scene.venue.engine.on_trade, {2}
+
+        def tell(spec: SymbolSpec, trade: Any) -> None:
+            if trade.trade_id in lost:
+                scene.venue.engine.markets["BTCUSDT"].trades.clear()  # REST has forgotten it as well
+            else:
+                told(spec, trade)
+
+        scene.venue.engine.on_trade = tell
+        async with watching(scene.adapter) as sink:
+            for quantity in ("0.1", "0.2", "0.3"):
+                await scene.control.trade("BTCUSDT", "BUY", quantity)
+            await until(lambda: sink.of("down"))
+            assert "lost" in sink.of("down")[0]
+            await until(lambda: len(sink.of("up")) == 2)
+            await scene.control.trade("BTCUSDT", "BUY", "0.15")
+            await until(lambda: len(sink.of("trade")) == 2)
+    assert [trade.quantity for trade in sink.of("trade")] == [Decimal("0.1"), Decimal("0.15")]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(["told", "lost", "twice", "held"]), max_size=30), st.integers(1, 10**6))
+def test_whatever_the_stream_does_to_trades_each_comes_once_and_in_order(fates: list[str], first: int) -> None:
+    async def scenario() -> None:
+        sink, tape = Sink(), Tape()
+        feed = Feed("alpha", BTC, sink)
+        rows = [
+            {"t": first + n, "p": "1.5", "q": f"{n + 1}", "T": 1_700_000_000_000 + n, "m": False}
+            for n in range(len(fates) + 2)
+        ]
+
+        async def ask(_: str) -> list[PublicTrade]:
+            await asyncio.sleep(0)
+            return [parsing.binance_public_trade(row) for row in rows]
+
+        tape.begin(feed)
+        feed.up()
+        filler = asyncio.create_task(tape.fill_gaps(ask))
+        tape.event(rows[0])
+        held: list[dict[str, Any]] = []
+        for fate, row in zip(fates, rows[1:], strict=False):
+            if fate == "held":
+                held.append(row)
+                continue
+            for _ in range({"told": 1, "lost": 0, "twice": 2}[fate]):
+                tape.event(row)
+            for late in held:
+                tape.event(late)
+            held.clear()
+            await asyncio.sleep(0)
+        tape.event(rows[-1])
+        async with asyncio.timeout(5):
+            while len(sink.of("trade")) < len(rows):
+                await asyncio.sleep(0)
+        filler.cancel()
+        await asyncio.gather(filler, return_exceptions=True)
+        assert [trade.trade_id for trade in sink.of("trade")] == [str(row["t"]) for row in rows]
+
+    asyncio.run(scenario())
+
+
+async def test_books_that_come_faster_are_merged_and_the_last_one_comes() -> None:
+    sink = Sink()
+    feed = Feed("alpha", BTC, sink)
+    feed.up()
+    for n in range(1000):
+        feed.book({"bids": [[str(n), "1"]], "asks": []})
+        if n % 100 == 0:
+            await asyncio.sleep(0)
+    await until(lambda: sink.of("book")[-1].bid == Decimal(999))
+    assert sink.of("book")[0].bid == Decimal(0)
+    assert len(sink.of("book")) < 20
+    feed.book({"bids": "nonsense", "asks": []})
+    with pytest.raises(ArithmeticError):
+        await asyncio.wait_for(asyncio.shield(feed.failed), 5)
+    feed.close()
+
+
+# --- streams of ccxt.pro --------------------------------------------------------------------------------------------
+
+
+class Bybit:
+    """As much of Bybit as is needed to be watched: markets, and a socket that tells what a test wants."""
+
+    def __init__(self) -> None:
+        self.sockets: list[web.WebSocketResponse] = []
+        self.topics: list[str] = []
+        self.greeting: list[dict[str, Any]] = []
+
+    async def markets(self, request: web.Request) -> web.StreamResponse:
+        spot = {
+            "symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "innovation": "0", "status": "Trading",
+            "marginTrading": "none", "lotSizeFilter": {"basePrecision": "0.000001", "quotePrecision": "0.00000001",
+            "minOrderQty": "0.000048", "maxOrderQty": "71", "minOrderAmt": "1", "maxOrderAmt": "2000000"},
+            "priceFilter": {"tickSize": "0.01"},
+        }  # fmt: skip
+        rows = [spot] if request.query.get("category") == "spot" else []
+        return web.json_response({"retCode": 0, "retMsg": "OK", "result": {"list": rows, "nextPageCursor": ""}})
+
+    async def time(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"retCode": 0, "retMsg": "OK", "result": {}, "time": time.time_ns() // 1_000_000})
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self.sockets.append(socket)
+        async for message in socket:
+            asked = message.json()
+            if asked.get("op") == "subscribe":
+                self.topics += asked["args"]
+                if any(topic.startswith("orderbook") for topic in asked["args"]):
+                    await self.book("snapshot", [["50000.1", "1.5"], ["50000", "2"]], [["50000.2", "0.000123"]])
+                else:
+                    await self.say(*self.greeting)
+        return socket
+
+    async def say(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            await self.sockets[-1].send_json(message)
+
+    async def book(self, kind: str, bids: list[list[str]], asks: list[list[str]]) -> None:
+        data = {"s": "BTCUSDT", "b": bids, "a": asks, "u": 1, "seq": 1}
+        await self.say({"topic": "orderbook.50.BTCUSDT", "type": kind, "ts": 1_700_000_000_000, "data": data})
+
+    @staticmethod
+    def trades(*numbers: int, age_ms: int = 0) -> dict[str, Any]:
+        at = time.time_ns() // 1_000_000 - age_ms
+        data = [
+            {"T": at, "s": "BTCUSDT", "S": "Sell", "v": f"0.1234567890123456{n}", "p": "50000.1", "i": f"id{n}"}
+            for n in numbers
+        ]
+        return {"topic": "publicTrade.BTCUSDT", "type": "snapshot", "ts": at, "data": data}
+
+
+@asynccontextmanager
+async def bybit(venue: Bybit) -> AsyncIterator[CcxtAdapter]:
+    server = Foreign(
+        {
+            "GET /v5/market/instruments-info": venue.markets,
+            "GET /v5/market/time": venue.time,
+            "GET /v5/public/spot": venue.socket,
+            "GET /spot": venue.socket,
+        }
+    )
+    await server.start()
+    adapter = CcxtAdapter(parse_endpoints(f"gamma=bybit@paper+{server.url}")[0], None)
+    try:
+        await adapter.start()
+        yield adapter
+    finally:
+        await adapter.close()
+        for socket in venue.sockets:
+            await socket.close()
+        await server.stop()
+
+
+async def test_the_streams_of_another_exchange_by_ccxt() -> None:
+    venue = Bybit()
+    venue.greeting = [venue.trades(1, 2, age_ms=60_000)]  # what was traded before
+    async with bybit(venue) as adapter, watching(adapter) as sink:
+        await until(lambda: sink.of("book"))
+        assert (sink.of("book")[0].bid, sink.of("book")[0].asks[0].quantity) == (
+            Decimal("50000.1"),
+            Decimal("0.000123"),
+        )
+        await venue.book("delta", [["50000.1", "0"]], [])
+        await until(lambda: sink.of("book")[-1].bid == Decimal(50000))
+        for n in range(3, 63, 3):
+            await venue.say(venue.trades(n, n + 1), venue.trades(n + 2))
+        await until(lambda: len(sink.of("trade")) >= 60)
+        assert [trade.trade_id for trade in sink.of("trade")] == [f"id{n}" for n in range(3, 63)]
+        assert sink.of("trade")[0].quantity == Decimal("0.12345678901234563")
+        assert {trade.side for trade in sink.of("trade")} == {Side.SELL}
+        await venue.sockets[-1].close()
+        await until(lambda: len(sink.of("up")) == 2)
+        await venue.say(venue.trades(61, 62, 63))  # two of them were told before
+        await until(lambda: len(sink.of("trade")) >= 61)
+        assert [trade.trade_id for trade in sink.of("trade")][-2:] == ["id62", "id63"]
+        assert len(sink.of("down")) == 1
 
 
 # --- where nothing is streamed --------------------------------------------------------------------------------------

@@ -45,6 +45,21 @@ async def test_a_reserve_is_kept_for_urgent_requests() -> None:
     turns.close()
 
 
+async def test_watching_the_market_leaves_half_of_the_budget_to_orders() -> None:
+    turns = Limiter(AdapterHealth(), weight=[Budget(far(), 100)])
+    for _ in range(5):
+        await turns.turn(10, Lane.MARKET)
+    waiting = asyncio.create_task(turns.turn(10, Lane.MARKET))
+    assert await waits(waiting)
+    for _ in range(4):
+        await asyncio.wait_for(turns.turn(10, Lane.ORDER), 1)
+    await asyncio.wait_for(turns.turn(10, Lane.URGENT), 1)
+    assert await waits(waiting)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    turns.close()
+
+
 async def test_who_waits_goes_by_lane_and_then_in_order() -> None:
     health = AdapterHealth()
     turns = Limiter(health)
@@ -55,9 +70,15 @@ async def test_who_waits_goes_by_lane_and_then_in_order() -> None:
         await turns.turn(1, lane)
         went.append(name)
 
-    names = [("read", Lane.READ), ("order1", Lane.ORDER), ("order2", Lane.ORDER), ("cancel", Lane.URGENT)]
+    names = [
+        ("market", Lane.MARKET),
+        ("read", Lane.READ),
+        ("order1", Lane.ORDER),
+        ("order2", Lane.ORDER),
+        ("cancel", Lane.URGENT),
+    ]
     await asyncio.gather(*(go(name, lane) for name, lane in names))
-    assert went == ["cancel", "order1", "order2", "read"]
+    assert went == ["cancel", "order1", "order2", "read", "market"]
     assert health.queued == 0
 
 
