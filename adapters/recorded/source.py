@@ -174,16 +174,22 @@ class RecordedMarket:
         while True:
             moment: _Moment | None = None
             recorded = last = self._first
-            for event in self._source.events():
-                last = event.ts
-                if moment is None or event.ts != recorded:
-                    if moment is not None:
-                        yield moment
-                    recorded = event.ts
-                    moment = _Moment(self._at(recorded + shift), [])
-                moment.events.append(self._moved(event, moment.due, turn))
+            broken: RecordingError | None = None
+            try:
+                for event in self._source.events():
+                    last = event.ts
+                    if moment is None or event.ts != recorded:
+                        if moment is not None:
+                            yield moment
+                        recorded = event.ts
+                        moment = _Moment(self._at(recorded + shift), [])
+                    moment.events.append(self._moved(event, moment.due, turn))
+            except RecordingError as error:
+                broken = error
             if moment is not None:
                 yield moment
+            if broken is not None:
+                raise broken
             if not self._repeat or moment is None:
                 return
             shift += last - self._first + LOOP_PAUSE_MS

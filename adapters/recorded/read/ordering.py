@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
@@ -73,7 +74,7 @@ def ordered(
 
 def once(records: Iterable[T], identity: Callable[[T], Hashable], report: ReadReport) -> Iterator[T]:
     """Records whose id did not come before, as far as the last ids are remembered."""
-    known: dict[Hashable, None] = {}
+    known: OrderedDict[Hashable, None] = OrderedDict()
     for record in records:
         name = identity(record)
         if name in known:
@@ -81,5 +82,5 @@ def once(records: Iterable[T], identity: Callable[[T], Hashable], report: ReadRe
             continue
         known[name] = None
         if len(known) > REMEMBERED:
-            del known[next(iter(known))]
+            known.popitem(last=False)
         yield record
