@@ -44,7 +44,7 @@ class Costs:
     def report(
         self, state: OrderState, schedule: Sequence[tuple[int, Decimal]], done: Done, now: int
     ) -> CostReport | None:
-        """The report of an order that ends now; None for one that never had a child."""
+        """What the last event of an order that ends now tells: the report without its series; None for one without a child."""
         if not state.entries.children or self._save is None:
             return None
         parent = msgspec.structs.replace(state.parent, status=done.status, reason=done.reason, updated_at=now)
@@ -59,7 +59,7 @@ class Costs:
         if fills and len(self._waiting) < MOST_WAITING:
             timer = asyncio.get_running_loop().call_later(AFTER, self._marked, parent.order_id)
             self._waiting[parent.order_id] = (timer, made)
-        return report
+        return msgspec.structs.replace(report, schedule=(), path=(), fills=())
 
     def _window(self, state: OrderState, now: int) -> MarketWindow:
         parent = state.parent
