@@ -87,7 +87,7 @@ class RecordedMarket:
         except RecordingError as error:
             raise NotReady(str(error)) from error
         if first is None:
-            raise NotReady(f"the recording of {self._source.symbol} holds no events")
+            raise NotReady(f"no events to replay: {'; '.join(self._source.describe())}")
         self._first = first.ts
         self._origin = self._now() if self._starts_at is None else self._starts_at
         self._history = [msgspec.structs.replace(candle, start=self._at(candle.start)) for candle in history]

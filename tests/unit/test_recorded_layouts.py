@@ -322,3 +322,35 @@ def test_real_recordings(name: str, symbol: str, trades: int | None) -> None:
     assert [event.ts for event in events] == sorted(event.ts for event in events)
     if trades is not None:
         assert sum(len(event.trades) for event in events if isinstance(event, Trades)) == trades
+
+
+def test_messages_of_another_symbol_are_refused(tmp_path: Path) -> None:
+    line = {"ts": T, "type": "snapshot", "data": {"s": "XRPUSDT", "b": [["99", "1"]], "a": [["101", "1"]]}}
+    path = write(tmp_path, "x.jsonl", json.dumps(line))
+    with pytest.raises(RecordingError, match=r"x.jsonl is of XRPUSDT, not of BTC/USDT"):
+        open_recording(path, symbol="BTC/USDT")
+    assert len(list(open_recording(path, symbol="XRP/USDT").events())) == 1
+
+
+def test_a_long_json_array_is_read_in_pieces(tmp_path: Path) -> None:
+    rows = [{"timestamp": T + at, "price": 100.5, "amount": 1, "note": "é" * 9} for at in range(4000)]
+    text = json.dumps(rows, ensure_ascii=False, indent=1)
+    assert len(text) > 4 * 65_536
+    recording = open_recording(write(tmp_path, "BTCUSDT.json", text), synthesis=QUIET)
+    assert [row[0] for row in told(recording)] == [T + at for at in range(4000)]
+    broken = open_recording(write(tmp_path, "ETHUSDT.json", text[:-200]), synthesis=QUIET)
+    with pytest.raises(RecordingError, match="breaks off"):
+        list(broken.events())
+
+
+def test_candles_beside_trades_are_history_only(tmp_path: Path) -> None:
+    trades = write(tmp_path, "a.csv", f"time,price,qty\n{T + 50_000},100,1\n")
+    bars = write(tmp_path, "b.csv", CANDLES["names of people"])
+    recording = open_recording([trades, bars], symbol="BTC/USDT", synthesis=QUIET)
+    assert len(told(recording)) == 1
+    candles, seconds = recording.history()
+    assert [candle.close for candle in candles] == [101]
+    assert seconds == 60
+    assert "candles serve as history only" in recording.describe()
+    earlier = open_recording([trades, bars], symbol="BTC/USDT", since_ms=T + 39_999)
+    assert earlier.history()[0] == [], "the candle ends a millisecond later"

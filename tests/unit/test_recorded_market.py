@@ -286,7 +286,7 @@ def test_a_file_that_breaks_off_says_so(tmp_path: Path) -> None:
     recording = open_recording(path, synthesis=BookSynthesis(spread_bps=1))
 
     async def empty() -> None:
-        with pytest.raises(NotReady, match="no events"):
+        with pytest.raises(NotReady, match="no events to replay: given"):
             await RecordedMarket(Events([]), name="rec", now=wall(0)).start()
         with pytest.raises(NotReady, match="row 601"):
             await RecordedMarket(recording, name="rec", now=wall(0)).start()

@@ -78,11 +78,11 @@ def open_recording(
     if name is None:
         raise RecordingError(f"{streams[0].part.name} does not tell its symbol; say which it is")
     for stream in streams:
-        of_all_rows = stream.layout is None or stream.layout.symbol is None
-        if symbol is None and stream.written and canonical(stream.written) != canonical(name) and of_all_rows:
-            raise RecordingError(
-                f"{stream.part.name} is of {stream.written}, other files are of {name}; read one symbol at a time"
-            )
+        # What a file's name or rows of several symbols say may be overruled by `symbol`; not what all of its messages say.
+        by_rows = stream.layout is not None and stream.layout.symbol is not None
+        overruled = by_rows or (symbol is not None and stream.layout is not None)
+        if stream.written and canonical(stream.written) != canonical(name) and not overruled:
+            raise RecordingError(f"{stream.part.name} is of {stream.written}, not of {name}; read one symbol at a time")
     return Recording(
         streams,
         name,
@@ -299,14 +299,13 @@ class Recording:
         return ["quantities: taken as units of the base asset"]
 
     def _synthesis_lines(self) -> list[str]:
+        told = []
+        if Kind.CANDLES in self._kinds and len(self._kinds) > 1:
+            told.append("candles serve as history only")
         if Kind.BOOKS in self._kinds:
             if Kind.TRADES in self._kinds:
-                return ["nothing synthesised"]
-            return [
-                "nothing synthesised; no trades were recorded, only books"
-                + ("; candles serve as history" if Kind.CANDLES in self._kinds else "")
-            ]
-        told = []
+                return [*told, "nothing synthesised"]
+            return [*told, "nothing synthesised; no trades were recorded, only books"]
         if Kind.TRADES not in self._kinds:
             told.append(
                 f"synthesised trades: a path inside each candle of {self.candle_seconds} s, exact in open, high, low, close and volume; "

@@ -148,7 +148,7 @@ def _elements(part: Part) -> Iterator[Any]:
     """The elements of a JSON array, one after the other, without holding the array."""
     decoder = json.JSONDecoder(parse_float=Decimal)
     with part.open() as raw:
-        text = raw.read(CHUNK).decode().lstrip("\ufeff \t\r\n")
+        text = raw.read(CHUNK).decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
         position, ended = 1, False
         while True:
             while position < len(text) and text[position] in " \t\r\n,":
