@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import sys
 import zipfile
 from decimal import Decimal as D
@@ -307,7 +308,8 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
         list(recording.events())
 
 
-DATA = Path("/work/shared/data")
+DATA = Path(os.environ.get("MARKET_RECORDINGS", "recordings"))
+"""Where real recordings are; they are not part of the project."""
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="recordings are not here")
