@@ -46,7 +46,8 @@ RULES = MarketRules(
 class Story:
     """One parent order under an algorithm, without any I/O: decisions are carried out by the test's own words.
 
-    `price` None: a market order. `market()` says what the market shows; until then none is known.
+    `price` None: a market order. `market()` says what the market shows; until then none is known. `source` is the price that a
+    trigger counts by, `now` (ms) when the order was accepted.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Story:
         rules: MarketRules = RULES,
         venues: dict[str, MarketRules] | None = None,
         native: bool = False,
+        source: str = "last",
+        now: int = 1_000,
         **fields: Any,
     ) -> None:
-        self.now = 1_000
+        self.now = now
         order_type = fields.pop("order_type", OrderType.LIMIT if price is not None else OrderType.MARKET)
         parent = ParentOrder(
             order_id="ord_story",
@@ -88,7 +91,7 @@ class Story:
                 stop_price=parent.stop_price,
                 trail_bps=parameters.trail_bps if hasattr(parameters, "trail_bps") else None,
                 activation=parameters.activation_price if hasattr(parameters, "activation_price") else None,
-                source="last",
+                source=source,
                 native=native,
             )
         home = self.rules[parent.home]
@@ -202,15 +205,23 @@ class Story:
         self.state.venue_order(target, order, self.now)
         return self.step()
 
-    def trade(self, quantity: str, price: str = "100", trade_id: str | None = None, fee: str = "0") -> VenueFill:
+    def trade(
+        self,
+        quantity: str,
+        price: str = "100",
+        trade_id: str | None = None,
+        fee: str = "0",
+        fee_asset: str = "USDT",
+        side: Side | None = None,
+    ) -> VenueFill:
         return VenueFill(
             trade_id=trade_id or f"t{next(self._trades)}",
             symbol="BTC/USDT",
-            side=self.state.parent.side,
+            side=side or self.state.parent.side,
             price=Decimal(price),
             quantity=Decimal(quantity),
             fee=Decimal(fee),
-            fee_asset="USDT",
+            fee_asset=fee_asset,
             timestamp=self.now,
         )
 
