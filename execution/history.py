@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -20,14 +20,18 @@ PATIENCE = 5.0
 
 
 class Histories:
-    def __init__(self, adapters: Mapping[str, Adapter]) -> None:
+    def __init__(
+        self, adapters: Mapping[str, Adapter], *, now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    ) -> None:
+        """`now`: ms since the epoch."""
         self._adapters = adapters
+        self._now = now
         self._known: dict[tuple[str, str, Lookback], tuple[float, asyncio.Task[Sequence[Candle]]]] = {}
 
     async def candles(self, venue: str, symbol: str, lookback: Lookback) -> Sequence[Candle]:
         """The candles before now, oldest first; empty when the venue does not tell them in time."""
         key = (venue, symbol, lookback)
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         known = self._known.get(key)
         if known is None or now - known[0] > FRESH_SECONDS or (known[1].done() and not known[1].result()):
             known = self._known[key] = (now, asyncio.create_task(self._fetch(venue, symbol, lookback)))
@@ -38,8 +42,7 @@ class Histories:
             return ()
 
     async def _fetch(self, venue: str, symbol: str, lookback: Lookback) -> Sequence[Candle]:
-        now = time.time_ns() // 1_000_000
-        since = now - lookback.back * 1000
+        since = self._now() - lookback.back * 1000
         try:
             return await self._adapters[venue].candles(
                 symbol, seconds=lookback.interval, since_ms=since, limit=lookback.back // lookback.interval + 1

@@ -22,7 +22,8 @@ from algorithms.decide import decide
 from execution import failpoints
 from execution.costs import Costs
 from execution.gates import WireGate
-from execution.ledger import Fenced, Lease, Ledger, LedgerMismatch, Overfill
+from execution.ledger import Fenced, Lease, LedgerMismatch, Overfill
+from execution.ledger.port import OrderLedger
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_state import OrderState
@@ -48,7 +49,7 @@ class Arrival(NamedTuple):
 class Desk:
     """What all orders of a replica share."""
 
-    ledger: Ledger
+    ledger: OrderLedger
     gate: WireGate
     metrics: Metrics
     adapters: Mapping[str, Adapter]

@@ -7,7 +7,7 @@ accepted.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -40,6 +40,7 @@ class Planner:
         signal_max_age: float,
         bracket_distance_bps: Decimal,
         bracket_policy: str,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """`execution_timeout` and `signal_max_age` in seconds. `bracket_policy`: what an exit closer to the market than
         `bracket_distance_bps` does: `adjust` moves it, `reject` refuses the signal."""
@@ -50,6 +51,7 @@ class Planner:
         self._signal_max_age = signal_max_age
         self._bracket_distance_bps = bracket_distance_bps
         self._bracket_policy = bracket_policy
+        self._now = now
 
     async def plan(
         self, signal: Signal, key: str, ignored: tuple[str, ...], published_ms: int
@@ -82,7 +84,7 @@ class Planner:
     # --- what can be traded -------------------------------------------------------------------------------------------
 
     def _in_time(self, signal: Signal, published_ms: int) -> None:
-        now = _now()
+        now = self._now()
         if signal.expires_at is not None:
             if signal.expires_at <= now:
                 raise InvalidSignal(
@@ -166,7 +168,7 @@ class Planner:
     # --- the order ----------------------------------------------------------------------------------------------------
 
     def _parent(self, signal: Signal, key: str, ignored: tuple[str, ...], venues: list[str]) -> ParentOrder:
-        now = _now()
+        now = self._now()
         expires_at = signal.expires_at
         if expires_at is None and self._execution_timeout is not None and signal.algorithm == "direct":
             expires_at = now + int(self._execution_timeout * 1000)
@@ -288,7 +290,3 @@ class Planner:
 def _tradable(adapter: Adapter, symbol: str) -> bool:
     rules = adapter.rules(symbol)
     return rules is not None and rules.active
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -26,11 +26,11 @@ from execution.ledger import (
     AcceptOutcome,
     Fenced,
     Lease,
-    Ledger,
     LedgerMismatch,
     Overfill,
     keys,
 )
+from execution.ledger.port import OrderLedger
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_actor import Arrival, Desk, OrderActor
@@ -49,7 +49,7 @@ RELOAD_SECONDS = 1.0
 class Runner:
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: OrderLedger,
         adapters: dict[str, Adapter],
         metrics: Metrics,
         *,
