@@ -228,7 +228,7 @@ class Scheduled(Worked[P, SchedulePlan]):
         waiting = None
         if plan.max_participation is not None:
             rate = plan.max_participation
-            allowed = rate / (1 - rate) * memory.tape.others - view.claimed_beside(tag)
+            allowed = rate * memory.tape.others / (1 - rate) - view.claimed_beside(tag)
             if due > 0 and allowed < due:
                 wakes.append(elapsed + max(1_000, (ends - begins) // 10))
                 if allowed <= 0:
