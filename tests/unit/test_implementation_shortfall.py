@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_the_order_is_done_in_time_and_each_slice_is_not_above_the_one_before() 
     story = shortfall(urgency="high")
     assert sent_by(story, 200_000) == 100
     sizes = [child.quantity for child in story.state.children]
-    assert all(after <= before + Decimal("0.001") for before, after in zip(sizes, sizes[1:], strict=False))
+    assert all(after <= before + Decimal("0.001") for before, after in pairwise(sizes))
     assert story.state.parent.status is OrderStatus.FILLED
 
 
