@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from adapters.base import AdapterHealth, MarketSink, Rejected
+from adapters.base import AdapterHealth, MarketSink, Rejected, Unavailable
 from adapters.ccxt_venue.dialects import Dialect
 from adapters.ccxt_venue.feed import Feed, Known
 from adapters.ccxt_venue.market_binance import BinanceMarket, Tape
@@ -50,8 +50,11 @@ class MarketData:
         self._binance = BinanceMarket(make(), requests) if binance else None
         self._unified = UnifiedMarket(make, self._polled, health, dialect.stream_depth)
         self._running: set[str] = set()
+        self._closed = False
 
     async def close(self) -> None:
+        """Also who still runs ends, with `Unavailable`."""
+        self._closed = True
         if self._binance is not None:
             await self._binance.close()
 
@@ -59,7 +62,7 @@ class MarketData:
         """Deliver until cancelled.
 
         Raises:
-            Rejected: the symbol is being watched already.
+            Rejected: the symbol is being watched already. Unavailable: this was closed.
         """
         if symbol in self._running:
             raise Rejected(f"{symbol} is watched already")
@@ -74,7 +77,7 @@ class MarketData:
     async def _keep_running(self, feed: Feed) -> None:
         stream, poll = self._ways()
         failures, pause, polled = 0, SHORTEST_PAUSE, POLLED_SECONDS
-        while True:
+        while not self._closed:
             streaming = stream is not None and failures < FAILURES_BEFORE_POLLING
             feed.begin()
             began = time.monotonic()
@@ -87,6 +90,11 @@ class MarketData:
                     async with asyncio.timeout(polled) as limit:
                         await poll(feed)
                 reason = "ended"
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                reason = "the connection was closed"  # ccxt cancels who waits on it
             except Exception as error:  # noqa: BLE001 - ccxt raises anything; whatever it was, there is no data
                 reason = self._requests.hide(f"{type(error).__name__}: {error}")[:300]
             stood, seconds = feed.is_up, time.monotonic() - began
@@ -102,6 +110,7 @@ class MarketData:
             feed.down(reason)
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, LONGEST_PAUSE)
+        raise Unavailable("the venue was closed")
 
     def _ways(self) -> tuple[Attempt | None, Attempt]:
         """How a symbol is streamed, if it is, and polled; both know what the other delivered."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from adapters.base import AdapterError, AdapterHealth, RateLimited
@@ -16,7 +16,9 @@ from adapters.ccxt_venue.watch import CONNECT_SECONDS, LONGEST_SILENCE, first_of
 CONFIRMED_AFTER = 0.5
 """Seconds after the first book in which a subscription to trades would have been refused."""
 EARLIER_MS = 2000
-"""Trades of a stream that are older than its beginning by more than this came with the subscription."""
+"""Trades of a stream that are older than its beginning by more than this came with the subscription, and are not told."""
+SETTLED_AFTER = 10.0
+"""Seconds after which nothing comes with the subscription any more: trades are told, whatever the clocks say."""
 POLL_SECONDS = 1.0
 SHARE = 0.25
 """The part of a venue's rate limit that polling may use, over all symbols."""
@@ -39,23 +41,22 @@ class UnifiedMarket:
         Raises: whatever ended it.
         """
         exchange = self._make()
-        begun = time.time_ns() // 1_000_000 + round(self._health.clock_offset_ms or 0) - EARLIER_MS
         exchange.ws_dial_backoff = {}
-        works: list[Coroutine[Any, Any, None]] = [self._books(exchange, feed)]
-        if exchange.has.get("watchTrades"):
-            works.append(self._trades(exchange, feed, known, begun))
-        else:
-            works.append(self._poll.trades(feed, known))
+        streamed = bool(exchange.has.get("watchTrades"))
+        trades = self._trades(exchange, feed, known) if streamed else self._poll.trades(feed, known)
         try:
-            await first_of(*works, self._watch(feed), feed.failed)
+            await first_of(self._books(exchange, feed), trades, self._watch(feed, known, streamed), feed.failed)
             raise ConnectionError("the stream ended")
         finally:
             await exchange.close()
 
-    async def _watch(self, feed: Feed) -> None:
+    async def _watch(self, feed: Feed, known: Known, streamed: bool) -> None:
         async with asyncio.timeout(CONNECT_SECONDS):
             await feed.first.wait()
-        await asyncio.sleep(CONFIRMED_AFTER)
+        if streamed:
+            await asyncio.sleep(CONFIRMED_AFTER)
+        else:
+            await self._poll.begin(feed.symbol, known)
         feed.up()
         await until_silent(feed, lambda: self._poll.ask_book(feed.symbol))
 
@@ -63,13 +64,21 @@ class UnifiedMarket:
         while True:
             feed.book(await exchange.watch_order_book(feed.symbol, self._depth))
 
-    async def _trades(self, exchange: Any, feed: Feed, known: Known, begun: int) -> None:
+    async def _trades(self, exchange: Any, feed: Feed, known: Known) -> None:
         """ccxt wakes who waits, and not who is about to wait again: so its cache is read after every message."""
         cache = _Cache(exchange, feed.symbol)
+        settled = time.monotonic() + SETTLED_AFTER
+        begun = time.time_ns() // 1_000_000 + round(self._health.clock_offset_ms or 0) - EARLIER_MS
+
+        def take(rows: Sequence[Any]) -> None:
+            trades = known.fresh(known.read(rows, page=False)) if rows else []
+            if time.monotonic() < settled:
+                trades = [trade for trade in trades if trade.timestamp >= begun]
+            feed.trades(trades)
 
         def drain() -> None:
             try:
-                self._take(cache.new(), feed, known, begun)
+                take(cache.new())
             except Exception as error:  # noqa: BLE001 - ccxt's connection must not end by it
                 feed.fail(error)
 
@@ -77,13 +86,8 @@ class UnifiedMarket:
         while True:
             rows = await exchange.watch_trades(feed.symbol)
             if not cache.there:
-                self._take(rows, feed, known, begun)  # it keeps its trades elsewhere
+                take(rows)  # it keeps its trades elsewhere
             drain()
-
-    def _take(self, rows: Sequence[Any], feed: Feed, known: Known, begun: int) -> None:
-        if rows:
-            trades = known.read(rows, page=False)
-            feed.trades(known.fresh([trade for trade in trades if trade.timestamp >= begun]))
 
 
 class _Cache:
@@ -140,12 +144,16 @@ class PolledMarket:
         self._symbols += 1
         try:
             feed.book(await self.ask_book(feed.symbol))
-            if self._exchange.has.get("fetchTrades"):
-                known.fresh(await self._page(feed.symbol, known, PAGE))
+            await self.begin(feed.symbol, known)
             feed.up()
             await first_of(self._books(feed), self.trades(feed, known), feed.failed)
         finally:
             self._symbols -= 1
+
+    async def begin(self, symbol: str, known: Known) -> None:
+        """Take note of the trades so far: only later ones are told."""
+        if self._exchange.has.get("fetchTrades"):
+            known.fresh(await self._page(symbol, known, PAGE))
 
     async def ask_book(self, symbol: str) -> Any:
         """The book over REST, as ccxt tells it."""
@@ -163,10 +171,11 @@ class PolledMarket:
         symbol = feed.symbol
         if not self._exchange.has.get("fetchTrades"):
             await asyncio.get_running_loop().create_future()
-        empty = len(known) == 0
+        empty: bool | None = None
 
         async def once() -> None:
             nonlocal empty
+            empty = len(known) == 0 if empty is None else empty
             page = await self._page(symbol, known, PAGE)
             if len(page) >= PAGE and not empty and not any(trade in known for trade in page):
                 page = await self._page(symbol, known, LONG_PAGE)

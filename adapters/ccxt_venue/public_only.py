@@ -19,7 +19,7 @@ _PRIVATE_PATH = re.compile(
     re.IGNORECASE,
 )
 _CREDENTIAL = re.compile(
-    r"signature|sign$|api-?_?key|access-?key|passphrase|authorization|authent|recv-?window|mbx-", re.IGNORECASE
+    r"signature|sign$|^key$|api-?_?key|access-?key|passphrase|authorization|authent|recv-?window|mbx-", re.IGNORECASE
 )
 
 

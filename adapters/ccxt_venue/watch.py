@@ -20,11 +20,17 @@ GRACE_SECONDS = 1.0
 
 
 async def first_of(*waits: Awaitable[Any]) -> None:
-    """Wait for the first to end, and raise what it raises; the others are cancelled."""
+    """Wait for the first to end, and raise what it raises; the others are cancelled.
+
+    Raises:
+        ConnectionError: it was cancelled, as ccxt does to who waits on a connection that it closes.
+    """
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
+            if task.cancelled():
+                raise ConnectionError("the connection was closed")
             task.result()
     finally:
         for task in tasks:

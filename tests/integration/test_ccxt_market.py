@@ -14,7 +14,7 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.base import ApprovedOrder, Rejected, Unknown
+from adapters.base import ApprovedOrder, Rejected, Unavailable, Unknown
 from adapters.ccxt_venue import CcxtAdapter, candles, market_data, parse_endpoints, parsing, watch
 from adapters.ccxt_venue.feed import Feed
 from adapters.ccxt_venue.market_binance import Tape
@@ -325,6 +325,20 @@ async def test_a_silent_stream_of_a_quiet_market_stays_up_and_one_of_a_moving_ma
             await until(lambda: sink.of("book")[-1].bid == Decimal("49999.5"))
 
 
+async def test_who_watches_a_venue_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market_data, "SHORTEST_PAUSE", 0.01)
+    async with market() as scene:
+        sink = Sink()
+        task = asyncio.create_task(scene.adapter.run_market(BTC, sink))
+        await until(lambda: sink.of("up"))
+        with pytest.raises(Rejected):
+            await scene.adapter.run_market(BTC, sink)  # it is watched already
+        await scene.adapter.close()
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(task, 5)
+        assert len(sink.of("down")) == 1
+
+
 async def test_orders_and_their_stream_do_not_notice_the_market_data(monkeypatch: pytest.MonkeyPatch) -> None:
     class Orders:
         def __init__(self) -> None:
@@ -399,7 +413,7 @@ def test_whatever_the_stream_does_to_trades_each_comes_once_and_in_order(fates: 
 
         async def ask(_: str) -> list[PublicTrade]:
             await asyncio.sleep(0)
-            return [parsing.binance_public_trade(row) for row in rows]
+            return [parsing.binance_public_trade(row) for row in reversed(rows)]
 
         tape.begin(feed)
         feed.up()
