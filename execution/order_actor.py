@@ -89,6 +89,8 @@ class OrderActor:
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
         self._held: tuple[str, ...] = ()
+        self._watches_owed = False
+        """Whether a decision asked to be woken by the market before the order followed any."""
         state.quote = self._quote
         self._tape_from: Tape | None = None
         self._tape_before = state.parent.tape
@@ -118,6 +120,8 @@ class OrderActor:
         """The order and its first children are committed: act."""
         self._follow_markets()
         self._act()
+        if self._watches_owed:
+            self.post(None)
 
     def resume(self) -> None:
         """Go on with an order that was loaded: what may be at the venue is asked for before anything new is decided."""
@@ -393,11 +397,14 @@ class OrderActor:
         )
 
     def _set_watches(self, whens: tuple[When, ...]) -> None:
+        self._watches_owed = bool(whens) and not self._held
+        if not self._held:
+            return  # what is not committed may be a repetition: the watches under its key are the order's own
         parent = self.state.parent
         by_venue: dict[str, list[When]] = {}
         for when in whens:
             by_venue.setdefault(when.venue or parent.home, []).append(when)
-        for venue in self._held or parent.routes:
+        for venue in self._held:
             waits = tuple(by_venue.get(venue, ()))
             self.desk.market.watch(venue, parent.symbol, self.key, self._wake, waits)
 
