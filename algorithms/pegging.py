@@ -86,7 +86,7 @@ class Pegging(msgspec.Struct, frozen=True, kw_only=True):
         if not fixed:
             # In whole ticks, so that the price to be woken at is exactly the price to move at.
             ticks = (here * self.requote_bps / BPS / threshold).to_integral_value(ROUND_CEILING)
-            threshold = max(ticks, 1) * threshold
+            threshold *= max(ticks, Decimal(1))
         if abs(wanted - here) >= threshold:
             due = live.created_at + self.min_interval_ms
             return Resting(price=wanted) if view.now >= due else Resting(price=here, wake_at=due)
