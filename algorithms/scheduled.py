@@ -41,6 +41,7 @@ MOST_RESTING = 3
 FOLLOW_MS = 1_000
 """A resting child follows the touch at most so often."""
 _SHARE = Decimal("1e-9")
+_FINE = Decimal("1e-12")
 
 
 class ScheduleParameters(Parameters):
@@ -215,7 +216,7 @@ class Scheduled(Worked[P, SchedulePlan]):
         planned = plan.shares[index] - before
         # The rest of the plan is kept in proportion when its beginning is not as planned.
         done = memory.done
-        target = done + (ONE - done) * planned / (ONE - before) if before < ONE else ONE
+        target = (done + (ONE - done) * planned / (ONE - before)).quantize(_FINE) if done != before else plan.shares[index]
         tag, cross = f"s{index}", f"x{index}"
         finish_at = _finish_at(plan)
         finishing = plan.at_end == "complete" and elapsed >= finish_at
@@ -224,7 +225,7 @@ class Scheduled(Worked[P, SchedulePlan]):
         if not finishing:
             least = rules.min_quantity or rules.lot
             most = max(plan.catch_up * planned * quantity, least)
-            due = min(due, most - _traded(view, tag) - _traded(view, cross))
+            due = min(due, most - _traded(view, index))
         waiting = None
         if plan.max_participation is not None:
             rate = plan.max_participation
@@ -296,12 +297,15 @@ def _follow(view: View, wants: Sequence[Want]) -> tuple[When, ...]:
     return ()
 
 
-def _traded(view: View, tag: str) -> Decimal:
-    """What the ended children of a tag have filled: the tag's are among the latest."""
-    total = ZERO
-    for child in reversed(view.children[-100:]):
-        if child.tag == tag and child.state.terminal:
-            total += child.executed
+def _traded(view: View, index: int) -> Decimal:
+    """What the ended children of a slice have filled: they are among the latest."""
+    total, mark = ZERO, str(index)
+    for child in reversed(view.children):
+        if child.tag[1:] == mark:
+            if child.state.terminal:
+                total += child.executed
+        elif child.state.terminal:
+            break
     return total
 
 

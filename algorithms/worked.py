@@ -307,9 +307,10 @@ def _pause(view: View, want: Want) -> int | None:
 
 def _last(view: View, want: Want) -> ChildOrder | None:
     """The latest child at the same venue that was meant for the same."""
-    venue = want.venue or view.order.home
-    for child in reversed(view.children[-64:]):
-        if child.venue == venue and (child.tag == want.tag or child.state in _FAILED):
+    venue, children = want.venue or view.order.home, view.children
+    for index in range(len(children) - 1, max(len(children) - 65, -1), -1):
+        child = children[index]
+        if (child.tag == want.tag or child.state in _FAILED) and child.venue == venue:
             return child
     return None
 

@@ -49,7 +49,8 @@ class Costs:
             return None
         parent = msgspec.structs.replace(state.parent, status=done.status, reason=done.reason, updated_at=now)
         children = state.entries.children
-        fills = [fill for fill in state.fills if fill.child_id in {child.child_id for child in children}]
+        ours = {child.child_id for child in children}
+        fills = [fill for fill in state.fills if fill.child_id in ours]
 
         def made() -> CostReport:
             return measure(parent, children, fills, self._window(state, now), schedule=schedule)

@@ -217,12 +217,13 @@ class ChildOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def executed(self) -> Decimal:
         """What has certainly been filled, booked trade by trade or only reported in total so far."""
-        return max(self.filled, self.venue_filled)
+        return self.filled if self.filled >= self.venue_filled else self.venue_filled
 
     @property
     def claim(self) -> Decimal:
         """What of the parent this child may use up: all of it while it may still fill, else what it did fill."""
-        return self.executed if self.state.terminal else max(self.quantity, self.executed)
+        executed = self.filled if self.filled >= self.venue_filled else self.venue_filled
+        return executed if self.state in _TERMINAL_CHILD_STATES or executed > self.quantity else self.quantity
 
     @property
     def leaves(self) -> Decimal:

@@ -12,6 +12,7 @@ from adapters.base import VenueFill, VenueOrder
 from adapters.paper import PaperAdapter
 from adapters.recorded import RecordedMarket
 from adapters.recorded.events import EventSource
+from execution import garbage
 from execution.costs import Costs
 from execution.history import Histories
 from execution.ledger import order_key
@@ -65,6 +66,7 @@ def simulate(scenario: Scenario, told: Callable[[Sequence[OrderEvent]], None] | 
     Raises:
         NotReady: a recording cannot be read.
     """
+    garbage.settle()
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(_Run(scenario, told).run())
 
