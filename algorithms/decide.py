@@ -9,7 +9,7 @@ import msgspec
 
 from algorithms import bracket, trigger
 from algorithms.base import Algorithm, Decision, Done, View
-from schemas.order import OrderStatus
+from schemas.order import OrderStatus, Trigger
 
 
 def decide(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
@@ -43,12 +43,11 @@ def _entry(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
     now = trigger.watch(waiting, order.order_type, order.side, view.market, view.now)
     changed = now if now != waiting else None
     if now.fired_at is None:
-        price = f"{now.price:f}" if now.price is not None else f"activation at {now.activation:f}"
         return Decision(
             trigger=changed,
             wake_at=order.expires_at,
             wake_when=trigger.until(now, order.order_type, order.side),
-            waiting=f"its trigger ({price}) has not been reached",
+            waiting=_waiting(now),
         )
     fired = copy.copy(order)
     fired.trigger = now
@@ -57,3 +56,11 @@ def _entry(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
         fired.arrival, fired.arrival_at = view.market.mid, view.now
     decision = algorithm.decide(plan, msgspec.structs.replace(view, order=fired))
     return msgspec.structs.replace(decision, trigger=now)
+
+
+def _waiting(waiting: Trigger) -> str:
+    if waiting.price is not None:
+        return f"its trigger ({waiting.price:f}) has not been reached"
+    if waiting.activation is not None:
+        return f"its trigger (activation at {waiting.activation:f}) has not been reached"
+    return "its trigger has no price yet: none has been seen to trail from"

@@ -332,7 +332,8 @@ class OrderState:
             parent.algorithm_params = parameters
         if command.stop_price is not None and trigger is not None:
             parent.stop_price = command.stop_price
-            parent.trigger = msgspec.structs.replace(trigger, price=command.stop_price)
+            at = self.rules.round_price(command.stop_price, parent.side)
+            parent.trigger = msgspec.structs.replace(trigger, price=at)
         parent.quantity, parent.price = quantity, price
         parent.amendments += 1
         self._touch(now)
