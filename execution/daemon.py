@@ -58,6 +58,7 @@ from execution.pubsub import (
 from execution.pubsub.errors import PubSubError
 from execution.pubsub.library_subscriber import LibrarySubscriber
 from execution.reconcile import Reconciler
+from execution.routes import Routes
 from execution.runner import Runner
 from execution.settings import Settings
 from execution.spending import Spending
@@ -139,6 +140,7 @@ class Daemon:
         self._store: Store | None = None
         self._channel: PubSubChannel | None = None
         self._http: HttpServer | None = None
+        self._routes: Routes | None = None
         self._adapters: dict[str, Adapter] = {}
         self._subscribers: dict[str, Subscriber | LibrarySubscriber] = {}
         self._loop_seen = time.monotonic()
@@ -154,7 +156,14 @@ class Daemon:
         settings = self.settings
         try:
             adapters = self._build_adapters()
-            self._http = HttpServer(settings.host, settings.port, self.metrics, self.health, api_keys=settings.keys())
+            self._http = HttpServer(
+                settings.host,
+                settings.port,
+                self.metrics,
+                self.health,
+                api_keys=settings.keys(),
+                routes=lambda: self._routes,
+            )
             self.http_port = await self._http.start()
             store = await self._open_store()
             channel = await self._open_pubsub()
@@ -279,6 +288,7 @@ class Daemon:
         self._market = market = MarketData(
             self._adapters, now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic
         )
+        self._routes = Routes(self._adapters, market)
         self._costs = costs = Costs(market, self._save_report if settings.cost_reports else None)
         spending = Spending(self._adapters)
         self._watch("balances", spending.run())

@@ -1,18 +1,23 @@
-"""HTTP: probes for the container platform, metrics for Prometheus."""
+"""HTTP: probes for the container platform, metrics for Prometheus, routes beforehand for traders."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
 from execution.api_keys import ApiKey, who
 from execution.health import HealthReport
 from execution.metrics import Metrics
+from execution.routes import Refused, Routes
+from schemas import exact_json
 
 Health = Callable[[], HealthReport]
+MOST_BYTES = 65_536
+"""Of a request's body."""
 
 _PROBES = ("/health/live", "/health/ready")
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,19 +41,28 @@ class HttpServer:
     """Serves probes to everybody; the rest to who shows a key, or, where no keys are set, to this machine alone."""
 
     def __init__(
-        self, host: str, port: int, metrics: Metrics, health: Health, *, api_keys: tuple[ApiKey, ...] = ()
+        self,
+        host: str,
+        port: int,
+        metrics: Metrics,
+        health: Health,
+        *,
+        api_keys: tuple[ApiKey, ...] = (),
+        routes: Callable[[], Routes | None] = lambda: None,
     ) -> None:
         """
         Args:
             port: 0 for any free one.
             health: asked at every probe.
             api_keys: who may read metrics and details from other machines.
+            routes: None while the venues are not there yet.
         """
         self._host = host
         self._port = port
         self._metrics = metrics
         self._health = health
         self._keys = api_keys
+        self._routes = routes
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> int:
@@ -58,11 +72,13 @@ class HttpServer:
             PortInUse: another program has it.
             OSError: the address is not one of this machine.
         """
-        app = web.Application(middlewares=[self._guard])
+        app = web.Application(middlewares=[self._guard], client_max_size=MOST_BYTES)
         app.router.add_get("/metrics", self._serve_metrics)
         app.router.add_get("/health/live", self._serve_live)
         app.router.add_get("/health/ready", self._serve_ready)
         app.router.add_get("/api/v1/health", self._serve_ready)
+        app.router.add_get("/api/v1/routes", self._serve_routes)
+        app.router.add_post("/api/v1/routes/optimize", self._serve_optimize)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -115,6 +131,34 @@ class HttpServer:
     async def _serve_ready(self, _request: web.Request) -> web.Response:
         report = self._health()
         return web.Response(body=report.encode(), content_type="application/json", status=200 if report.ready else 503)
+
+    async def _serve_routes(self, request: web.Request) -> web.Response:
+        return await self._answer(lambda routes: routes.shown(request.query))
+
+    async def _serve_optimize(self, request: web.Request) -> web.Response:
+        try:
+            fields = exact_json.decode(await request.read())
+        except web.HTTPRequestEntityTooLarge:
+            return _json({"field": "body", "reason": f"is longer than {MOST_BYTES} bytes"}, 413)
+        except ValueError as error:
+            return _json({"field": "body", "reason": f"is not JSON: {error}"}, 400)
+        return await self._answer(lambda routes: routes.optimize(fields))
+
+    async def _answer(self, ask: Callable[[Routes], Awaitable[Any]]) -> web.Response:
+        routes = self._routes()
+        if routes is None:
+            return _json({"error": "the service is starting: venues are not connected yet"}, 503)
+        try:
+            return _json(await ask(routes))
+        except Refused as refused:
+            if refused.field:
+                return _json({"field": refused.field, "reason": refused.reason}, refused.status)
+            return _json({"error": refused.reason}, refused.status)
+
+
+def _json(content: Any, status: int = 200) -> web.Response:
+    """Numbers digit for digit."""
+    return web.Response(body=exact_json.encode(content), content_type="application/json", status=status)
 
 
 def _is_loopback(address: str | None) -> bool:
