@@ -6,7 +6,7 @@ its last placement; the order's limit and slippage bound hold always and at once
 opposite touch. The touch is taken without its own orders, so that it never chases itself.
 
 Beyond the limit it rests at the limit and waits. `max_distance_bps` bounds the chase against the arrival price: at that
-distance it rests and waits for the market to come back (`at_max: wait`), or ends (`at_max: end`). While the market is not
+distance it rests and waits for the market to come back (`at_max: wait`), or is cancelled (`at_max: end`). While the market is not
 known, what rests is left where it is and nothing new is placed. Orders in a row that the venue did not keep, since they would
 have taken, are sent again with growing pauses; every `max_rejects` of them move it one tick further away.
 
@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 import msgspec
 from pydantic import Field, model_validator
 
-from algorithms.base import Done, Parameters, Refusal, View
+from algorithms.base import Done, Parameters, Refusal, View, When
 from algorithms.bounds import BPS, slippage_bps
 from algorithms.pegging import Pegging
 from algorithms.worked import Want, Work, Worked
@@ -147,16 +147,18 @@ class Peg(Worked[PegParameters, PegPlan]):
                 rest = order.quantity - view.claimed_beside(CROSS_TAG)
                 return Work(wants=(self.take(view, rest, tag=CROSS_TAG),), wake_at=end)
         pegging = plan.pegging
+        wake_when: tuple[When, ...] = ()
         if plan.max_distance_bps is not None:
             if order.arrival is None:
                 return Work(waiting=f"no price of {order.symbol} is known to measure the chase by", wake_at=turn)
             furthest = order.arrival * (1 + order.side.sign * plan.max_distance_bps / BPS)
             pegging = msgspec.structs.replace(pegging, furthest=furthest)
             chased = pegging.unbounded(view) if plan.end_at_max else None
-            if chased is not None:
+            if chased is not None and order.side.sign * (chased - furthest) >= 0:
                 distance = slippage_bps(order.side, chased, order.arrival)
-                if distance > plan.max_distance_bps:
-                    return Work(done=Done(OrderStatus.CANCELED, _too_far(distance, plan.max_distance_bps)))
+                return Work(done=Done(OrderStatus.CANCELED, _too_far(distance, plan.max_distance_bps)))
+            if plan.end_at_max:
+                wake_when = pegging.reaching(view, furthest)
         resting = pegging.follow(view, TAG)
         wants: tuple[Want, ...] = ()
         if resting.price is not None:
@@ -165,10 +167,10 @@ class Peg(Worked[PegParameters, PegPlan]):
         return Work(
             wants=wants,
             wake_at=min((at for at in (resting.wake_at, turn) if at is not None), default=None),
-            wake_when=resting.wake_when,
+            wake_when=resting.wake_when + wake_when,
             waiting=resting.waiting,
         )
 
 
 def _too_far(distance: Decimal, most: Decimal) -> str:
-    return f"it would rest {distance:f} bps from the arrival price, beyond max_distance_bps {most:f}"
+    return f"it would rest {distance:f} bps from the arrival price, which reaches max_distance_bps {most:f}"

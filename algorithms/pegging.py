@@ -136,6 +136,28 @@ class Pegging(msgspec.Struct, frozen=True, kw_only=True):
         clipped -= side.sign * away * step
         return max(clipped, step), price
 
+    def reaching(self, view: View, price: Decimal) -> tuple[When, ...]:
+        """What to be woken by when it would rest at a price, or beyond it, if nothing bounded it."""
+        market, side = view.market, view.order.side
+        source, raw = self._source(market, side)
+        at = self._behind(price, market, side)
+        if raw is not None and side.sign * (raw - at) >= 0:
+            return ()
+        above, below = (at, None) if side is Side.BUY else (None, at)
+        return (When(source=source, at_or_above=above, at_or_below=below),)
+
+    def _source(self, market: Market, side: Side) -> tuple[str, Decimal | None]:
+        """What the reference is called in a `When`, and its price now, with the own orders in it."""
+        if self.reference == MID:
+            return "mid", market.mid
+        bid = (self.reference == TOUCH) is (side is Side.BUY)
+        return ("bid", market.bid) if bid else ("ask", market.ask)
+
+    def _behind(self, price: Decimal, market: Market, side: Side) -> Decimal:
+        """The reference's price with which it would rest at a price."""
+        shift = side.sign * self.offset_ticks * _step(market.rules, price)
+        return _SHORT.divide(price + shift, self._factor(side))
+
     def _until(
         self, market: Market, side: Side, here: Decimal, threshold: Decimal, *, behind: bool
     ) -> tuple[When, ...]:
@@ -152,20 +174,13 @@ class Pegging(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.reference == FIXED:
             return tuple(whens)
-        near_source = "bid" if side is Side.BUY else "ask"
-        source = {TOUCH: near_source, MID: "mid", OPPOSITE: far_source}[self.reference]
-        raw = {"bid": market.bid, "ask": market.ask, "mid": market.mid}[source]
-        tick, factor = market.rules.tick, self._factor(side)
-        shift = side.sign * self.offset_ticks * _step(market.rules, here)
         # Rounding goes away from the market, so nearly a tick more is needed on one of the two sides.
-        slack = tick * Decimal("0.999")
-        up = here + threshold - (slack if side is Side.SELL else 0)
-        down = here - threshold + (slack if side is Side.BUY else 0)
-        above: Decimal | None = _SHORT.divide(up + shift, factor)
-        below: Decimal | None = _SHORT.divide(down + shift, factor)
-        if raw is not None:
-            above = above if above is not None and raw < above else None
-            below = below if below is not None and raw > below else None
+        slack = market.rules.tick * Decimal("0.999")
+        up = self._behind(here + threshold - (slack if side is Side.SELL else 0), market, side)
+        down = self._behind(here - threshold + (slack if side is Side.BUY else 0), market, side)
+        source, raw = self._source(market, side)
+        above = up if raw is None or raw < up else None
+        below = down if raw is None or raw > down else None
         if above is not None or below is not None:
             whens.append(When(source=source, at_or_above=above, at_or_below=below))
         return tuple(whens)

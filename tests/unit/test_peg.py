@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from algorithms.base import Refusal, When
+from execution.market_data import Feed
 from schemas.order import ChildState, OrderStatus
 from schemas.terms import OrderType, Side, TimeInForce
 from tests.unit.random_life import STEPS, Step, ends_filled, live_through
@@ -383,3 +384,47 @@ def test_any_life_of_a_market_order(steps: list[Step], distance: int, at_max: st
         for child in list(story.live):
             story.venue("canceled", f"{child.executed}", child=child)
         assert story.state.over
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    side=st.sampled_from(Side),
+    params=st.fixed_dictionaries(
+        {},
+        optional={
+            "reference": st.sampled_from(["touch", "mid", "opposite"]),
+            "offset_ticks": st.integers(-5, 20),
+            "requote_bps": st.integers(0, 30),
+            "max_distance_bps": st.integers(1, 100),
+            "at_max": st.sampled_from(["wait", "end"]),
+            "post_only": st.booleans(),
+        },
+    ),
+    limit=st.sampled_from(["99.90", "100", "100.10", None]),
+    books=st.lists(
+        st.tuples(st.integers(-60, 60), st.integers(1, 30), st.sampled_from([1, 100, 400, 1000])), max_size=20
+    ),
+)
+def test_a_book_that_does_not_wake_it_would_have_changed_nothing(
+    side: Side, params: dict[str, Any], limit: str | None, books: list[tuple[int, int, int]]
+) -> None:
+    story = pegged(limit, side=side, **params)
+    feed = Feed("alpha", "BTC/USDT")
+    story.market("99.99", "100.01")
+    for shift, spread, passed in books:
+        if story.state.over:
+            break
+        child = story.child
+        if child in story.live:
+            story.venue("canceled" if child.cancel_requested else "open", "0")
+        before = story.step()
+        story.now += passed
+        bid = Decimal(100) + shift * Decimal("0.01")
+        story.market(f"{bid}", f"{bid + spread * Decimal('0.01')}", step=False)
+        feed.book = story.markets["alpha"].book
+        due = before.wake_at is not None and story.now >= before.wake_at
+        if not due and not any(when.source == "book" or feed.reached(when) for when in before.wake_when):
+            decision = story.step()
+            assert (decision.place, decision.cancel) == ((), ())
+        else:
+            story.step()
