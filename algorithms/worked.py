@@ -83,10 +83,12 @@ class Worked(Algorithm[P, L]):
         stop = _why_stop(view)
         if stop is not None:
             status, reason = stop
+            # Once it has passed, there is nothing to wake for: what is awaited is the venue's word.
+            wake_at = order.expires_at if order.expires_at is None or view.now < order.expires_at else None
             if view.live:
-                return Decision(cancel=_cancels(view.live, reason), wake_at=order.expires_at)
+                return Decision(cancel=_cancels(view.live, reason), wake_at=wake_at)
             if _unsettled(view):
-                return Decision(wake_at=order.expires_at)
+                return Decision(wake_at=wake_at)
             filled = _filled(view)
             if filled is not None:
                 return Decision(done=filled)
