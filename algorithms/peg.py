@@ -150,7 +150,8 @@ class Peg(Worked[PegParameters, PegPlan]):
         wake_when: tuple[When, ...] = ()
         if plan.max_distance_bps is not None:
             if order.arrival is None:
-                return Work(waiting=f"no price of {order.symbol} is known to measure the chase by", wake_at=turn)
+                waiting = f"no price of {order.symbol} is known to measure the chase by"
+                return Work(waiting=waiting, wake_at=turn, wake_when=(When(source="book"),))
             furthest = order.arrival * (1 + order.side.sign * plan.max_distance_bps / BPS)
             pegging = msgspec.structs.replace(pegging, furthest=furthest)
             chased = pegging.unbounded(view) if plan.end_at_max else None
