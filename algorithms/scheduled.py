@@ -38,8 +38,9 @@ MOST_SLICES = 10_000
 LEAST_INTERVAL_MS = 100
 MOST_RESTING = 3
 """So many slices may rest at a time; of more, the oldest is given up and its quantity rests anew."""
-FOLLOW_MS = 1_000
-"""A resting child follows the touch at most so often."""
+FOLLOW_LEAST_MS, FOLLOW_MOST_MS = 500, 5_000
+"""A resting child follows the touch after a fifth of a slice, within these: sooner it loses its place in the queue for nothing,
+later it is left behind (measured with `execution simulate`: 3 s of 15 s cost 0.13 bps less than 1 s)."""
 _SHARE = Decimal("1e-9")
 _FINE = Decimal("1e-12")
 
@@ -216,7 +217,9 @@ class Scheduled(Worked[P, SchedulePlan]):
         planned = plan.shares[index] - before
         # The rest of the plan is kept in proportion when its beginning is not as planned.
         done = memory.done
-        target = (done + (ONE - done) * planned / (ONE - before)).quantize(_FINE) if done != before else plan.shares[index]
+        target = (
+            (done + (ONE - done) * planned / (ONE - before)).quantize(_FINE) if done != before else plan.shares[index]
+        )
         tag, cross = f"s{index}", f"x{index}"
         finish_at = _finish_at(plan)
         finishing = plan.at_end == "complete" and elapsed >= finish_at
@@ -250,11 +253,13 @@ class Scheduled(Worked[P, SchedulePlan]):
         touch = view.market.touch(view.order.side)
         if touch is None:
             return (), wakes, f"the market of {view.order.symbol} at {view.order.home} is not known"
+        follow = min(max((ends - begins) // 5, FOLLOW_LEAST_MS), FOLLOW_MOST_MS)
+        wakes += [child.created_at - started(view.order) + follow for child in view.live if child.tag[0] == "s"]
         if plan.style == "passive":
-            return (self._resting(view, due, touch, tag),), wakes, waiting
+            return (self._resting(view, due, touch, tag, follow),), wakes, waiting
         # Earlier slices keep their place in the queue. Only what fills is done: what rests may never fill.
         earlier = [child for child in view.live if child.tag[0] == "s" and child.tag != tag][-MOST_RESTING + 1 :]
-        wants = [self._resting(view, child.leaves, touch, child.tag) for child in earlier]
+        wants = [self._resting(view, child.leaves, touch, child.tag, follow) for child in earlier]
         settled = view.totals.claimed - sum((child.leaves for child in view.live), ZERO)
         taking = sum((child.leaves for child in view.live if child.tag == cross), ZERO)
         behind = min(done * quantity - settled - taking - planned * quantity, view.free)
@@ -264,22 +269,22 @@ class Scheduled(Worked[P, SchedulePlan]):
         elif taking:
             wants.append(self.take(view, taking, tag=cross, slippage_bps=plan.child_slippage_bps))
         if due > 0:
-            wants.append(self._resting(view, due, touch, tag))
+            wants.append(self._resting(view, due, touch, tag, follow))
         return tuple(wants), wakes, waiting
 
-    def _resting(self, view: View, due: Decimal, touch: Decimal, tag: str) -> Want:
+    def _resting(self, view: View, due: Decimal, touch: Decimal, tag: str, follow: int) -> Want:
         """Rest at the touch; an order already there follows it only now and then."""
         for child in view.live:
-            if child.tag == tag and child.price is not None and not _left_behind(view, child, touch):
+            if child.tag == tag and child.price is not None and not _left_behind(view, child, touch, follow):
                 return self.rest(view, due, child.price, tag=tag)
         return self.rest(view, due, touch, tag=tag)
 
 
-def _left_behind(view: View, child: ChildOrder, touch: Decimal) -> bool:
+def _left_behind(view: View, child: ChildOrder, touch: Decimal, follow: int) -> bool:
     """Whether others offer a better price by now, and the child has had its time."""
     assert child.price is not None
     worse = (touch - child.price) * view.order.side.sign >= (view.rules.tick or ZERO) and touch != child.price
-    return worse and view.now - child.created_at >= FOLLOW_MS
+    return worse and view.now - child.created_at >= follow
 
 
 def _follow(view: View, wants: Sequence[Want]) -> tuple[When, ...]:
