@@ -22,6 +22,9 @@ RESIZE_MS = 1_000
 """Between two changes of an exit's size, at least."""
 REFUSED_PAUSE_MS = 500
 _STOP, _PROFIT, _CLOSE = "stop_loss", "take_profit", "stop_loss_fired"
+CLOSED, NOTHING = "closed", "nothing to protect"
+RESUMABLE = (CLOSED, NOTHING)
+"""Ends of a protection after which a late fill of the entry is protected again."""
 _LIMIT_REACH = Decimal("0.02")
 """How far behind its trigger a stop-limit may trade, where the venue has no stop at market."""
 
@@ -40,7 +43,7 @@ def protect(view: View) -> Decision:
         return Decision() if _unsettled(view) else Decision(protection_ended="canceled on request")
     rest = held - totals.filled
     if not live and order.status.terminal and not _unsettled(view) and _untradable(view, rest):
-        return Decision(protection_ended="closed" if totals.filled else "nothing to protect")
+        return Decision(protection_ended=CLOSED if totals.filled else NOTHING)
     wanted = _wanted(view)
     keep, cancel = [], []
     for child in live:

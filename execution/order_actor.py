@@ -66,6 +66,8 @@ class Desk:
     """Called with the shard after a commit that may have left events in its outbox."""
     closed: Callable[[OrderActor], None]
     """Called when an order needs no more attention."""
+    reopened: Callable[[OrderActor], None]
+    """Called when an order that was closed needs attention again."""
     lost: Callable[[OrderActor, Exception], None]
     """Called when the ledger refused this replica's view of the order."""
     sends: Callable[[int], None]
@@ -207,6 +209,9 @@ class OrderActor:
                 except IllegalTransition as error:
                     self.desk.metrics.illegal_transition()
                     self.log.error("a report was not booked", error=str(error))
+        if not self._held and not self.state.over:
+            self.desk.reopened(self)
+            self._follow_markets()
         self._look()
         if self.state.parent.status.terminal:
             self._cancel_leftovers(now)

@@ -15,6 +15,7 @@ import msgspec
 
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
 from algorithms.base import Done, Place, Refusal
+from algorithms.bracket import RESUMABLE
 from execution.ledger import Change, LoadedOrder, keys
 from execution.running_totals import RunningTotals
 from schemas.command import AmendOrder
@@ -77,6 +78,7 @@ class OrderState:
         self._events: list[OrderEvent] = []
         self._places = False
         self._touched = False
+        self._was_over = False
 
     @classmethod
     def loaded(cls, key: str, instance: str, record: LoadedOrder, rules: MarketRules) -> OrderState:
@@ -87,6 +89,7 @@ class OrderState:
             state._sums(child).add(child)
         state._by_id = {child.child_id: child for child in record.children}
         state.fills = list(record.fills)
+        state._was_over = state.over
         state._booked = {(fill.child_id, fill.trade_id) for fill in record.fills}
         return state
 
@@ -157,9 +160,11 @@ class OrderState:
             events=self._events,
             places=self._places,
             over=self.over,
+            reopened=self._was_over and not self.over,
             held=self.totals.filled,
         )
         self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], False, False
+        self._was_over = self.over
         return change
 
     # --- the parent's life ------------------------------------------------------------------------------------------
@@ -478,8 +483,12 @@ class OrderState:
             self._emit(EventType.PLACED, now, child=child)
         if not child.state.terminal and child.filled >= child.quantity:
             child.to(ChildState.FILLED)
-        if not self.parent.status.terminal and child.role is Role.ENTRY:
-            self.parent.to(OrderStatus.PARTIALLY_FILLED)
+        if child.role is Role.ENTRY:
+            if not self.parent.status.terminal:
+                self.parent.to(OrderStatus.PARTIALLY_FILLED)
+            elif self.parent.protection_ended in RESUMABLE:
+                # A fill that raced the entry's end is protected as those before it were.
+                self.parent.protection_ended = None
         self._untold.setdefault(child.child_id, []).extend(new)
         self._mark(child, now)
 

@@ -127,7 +127,7 @@ class Planner:
                 raise InvalidSignal(
                     "venues", f"{signal.algorithm} trades at one venue; these trade at several: {routing}"
                 )
-            named = named[:1]
+            named = [self._best(named, signal)]
         rules: dict[str, MarketRules] = {}
         for name in named:
             adapter = self._adapters.get(name)
@@ -152,6 +152,16 @@ class Planner:
         if signal.leverage not in (None, 1):
             raise InvalidSignal("leverage", "is set at the venue, not by a signal: only 1 is taken")
         return named, rules
+
+    def _best(self, venues: list[str], signal: Signal) -> str:
+        """The venue whose far touch is the best after fees, of those whose market is known; else the first."""
+        priced = []
+        for venue in venues:
+            feed, rules = self._market.feed(venue, signal.symbol), self._adapters[venue].rules(signal.symbol)
+            far = feed.book.touch(signal.side.opposite) if feed is not None and feed.book is not None else None
+            if far is not None and rules is not None:
+                priced.append((signal.side.sign * far * (1 + signal.side.sign * rules.taker_fee), venue))
+        return min(priced)[1] if priced else venues[0]
 
     def _fits(self, signal: Signal, rules: MarketRules) -> None:
         """Refuse what the venue would refuse."""

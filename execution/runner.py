@@ -95,6 +95,7 @@ class Runner:
             monotonic=monotonic,
             committed=committed,
             closed=self._close,
+            reopened=self._reopen,
             lost=self._lost,
             sends=self._count_sends,
         )
@@ -240,6 +241,11 @@ class Runner:
                 break
             del self._closed[key]
         self._consider_room()
+
+    def _reopen(self, actor: OrderActor) -> None:
+        if self._closed.pop(actor.key, None) is not None:
+            self._actors[actor.key] = actor
+            self._gate.know(actor.key, actor.state.children)
 
     def _lost(self, actor: OrderActor, error: Exception) -> None:
         """The ledger refused what an order wanted to write."""

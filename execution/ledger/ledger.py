@@ -98,6 +98,8 @@ class Change(msgspec.Struct, kw_only=True):
     """New claims on the parent's quantity are made, and must fit."""
     over: bool = False
     """Nothing more is to be decided: the order leaves the live ones, and is kept for a while."""
+    reopened: bool = False
+    """It was over and is not any more: a fill came late that needs protection."""
     held: Decimal = Decimal(0)
     """What the entry has filled: the most that exits may close."""
 
@@ -287,7 +289,7 @@ class Ledger:
             expected,
             int(change.places),
             _fixed(parent.quantity),
-            int(change.over),
+            2 if change.reopened else int(change.over),
             self._order_retention,
             self._signal_retention,
             len(change.children),

@@ -1,7 +1,7 @@
 #!lua
 -- One transition of one order and the events it causes, or nothing. Repeating it with its operation id does nothing.
 -- KEYS 1 order  2 live  3 outbox  4 lease  5 signal
--- ARGV 1 operation  2 owner  3 epoch  4 version expected  5 check claims: 1 | 0  6 quantity or ''  7 ended: 1 | 0
+-- ARGV 1 operation  2 owner  3 epoch  4 version expected  5 check claims: 1 | 0  6 quantity or ''  7 ended: 1 | 0, or 2: live again
 --      8 seconds to keep an ended order  9 seconds to remember its signal  10 number of claims  11 number of events
 --      12 quantity the entry holds, which exits may close
 --      then (field, claim) pairs, events, field and value pairs; a claim's field is k:<number>, of an exit x:<number>
@@ -63,5 +63,9 @@ if ARGV[7] == '1' then
   redis.call('SREM', KEYS[2], KEYS[1]:match('[^:]+$'))
   redis.call('EXPIRE', KEYS[1], ARGV[8])
   redis.call('EXPIRE', KEYS[5], ARGV[9])
+elseif ARGV[7] == '2' then
+  redis.call('SADD', KEYS[2], KEYS[1]:match('[^:]+$'))
+  redis.call('PERSIST', KEYS[1])
+  redis.call('PERSIST', KEYS[5])
 end
 return {'OK'}
