@@ -87,7 +87,7 @@ class Pegging(msgspec.Struct, frozen=True, kw_only=True):
             # In whole ticks, so that the price to be woken at is exactly the price to move at.
             ticks = (here * self.requote_bps / BPS / threshold).to_integral_value(ROUND_CEILING)
             threshold *= max(ticks, Decimal(1))
-        if abs(wanted - here) >= threshold:
+        if _gap(side, here, wanted, unclipped) >= threshold:
             due = live.created_at + self.min_interval_ms
             return Resting(price=wanted) if view.now >= due else Resting(price=here, wake_at=due)
         return Resting(
@@ -164,9 +164,9 @@ class Pegging(msgspec.Struct, frozen=True, kw_only=True):
         """The prices at which the order would have to move. One that holds already says nothing, and is left out."""
         far, far_source = market.far(side), "ask" if side is Side.BUY else "bid"
         whens = []
-        if behind and far is not None:
+        beyond = here + side.sign * (threshold + _step(market.rules, here))
+        if behind and far is not None and side.sign * (far - beyond) < 0:
             # Held back by the opposite touch: it may go on when that gives way.
-            beyond = far + side.sign * threshold
             whens.append(
                 When(source=far_source, at_or_above=beyond)
                 if side is Side.BUY
@@ -243,6 +243,13 @@ def _refused_until(view: View, tag: str, rejects: int, max_rejects: int) -> int 
         return None
     last = next(child for child in _recent(view.children) if child.tag == tag)
     return last.updated_at + min(REFUSED_PAUSE_MS << (rejects // max_rejects), REFUSED_MOST_MS)
+
+
+def _gap(side: Side, here: Decimal, wanted: Decimal, unclipped: Decimal) -> Decimal:
+    """How far an order is from where it should be. It is not taken away because the opposite touch comes to it: it fills."""
+    if side.sign * (unclipped - here) < 0:
+        return abs(unclipped - here)
+    return max(side.sign * (wanted - here), ZERO)
 
 
 def _step(rules: MarketRules, price: Decimal) -> Decimal:
