@@ -18,17 +18,18 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Annotated, Any, Generic, TypeVar
 
-import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from adapters.base import Adapter, AdapterError
-from algorithms.routing import Route, RouteVenue, Unused, best_single, optimize
+from algorithms.routing import Unused
 from execution.component_health import venue_health
 from execution.market_data import MarketData
+from execution.route_costs import DEPTH, Seen, split
 from schemas import exact_json
 from schemas.market import MarketRules, OrderBook
 from schemas.signal import Name, Positive
@@ -37,10 +38,6 @@ from schemas.terms import Side
 T = TypeVar("T")
 
 ZERO = Decimal(0)
-BPS = Decimal(10_000)
-BPS_STEP = Decimal("0.0001")
-DEPTH = 50
-"""Levels a venue is asked for."""
 ANSWER_SECONDS = 2.0
 """How long a venue is waited for."""
 LEAST_AGE_MS, USUAL_AGE_MS, MOST_AGE_MS = 250, 2_000, 60_000
@@ -96,21 +93,6 @@ class Refused(ValueError):
         self.reason = reason
 
 
-class Seen(msgspec.Struct, kw_only=True):
-    """A venue's market of a symbol as it is known now."""
-
-    name: str
-    rules: MarketRules
-    book: OrderBook | None = None
-    source: str | None = None
-    """Where the book comes from: `stream` or `request`."""
-    free: dict[str, Decimal] | None = None
-    """What the account has to spend, by asset; None: not known, or not what bounds an order."""
-    missing: str | None = None
-    """Why nothing can be routed there."""
-    warnings: list[str] = []
-
-
 class Routes:
     """What venues offer for an order, read only."""
 
@@ -149,7 +131,7 @@ class Routes:
                 told["symbols"] = len(self._adapters[name].symbols())
             return {"venues": list(venues.values())}
         names = self._trading(asked.symbol, sorted(self._adapters))
-        with _Place(self):
+        with self._place():
             seen = await self._look(asked.symbol, names, asked.max_age_ms, lambda _: True)
         found = {one.name: self._market_of(one) for one in seen}
         for name, told in venues.items():
@@ -168,24 +150,27 @@ class Routes:
         asked = _parsed(RouteRequest, fields)
         names = self._named(asked.venues)
         trading = self._trading(asked.symbol, names)
-        with _Place(self):
+        with self._place():
             seen = await self._look(asked.symbol, trading, asked.max_age_ms, lambda book: _deep_enough(book, asked))
             reasons = {name: f"does not trade {asked.symbol}" for name in names if name not in trading}
             reasons |= {one.name: one.missing for one in seen if one.missing is not None}
             usable = [one for one in seen if one.missing is None]
-            books = {one.name: self._book_of(one) for one in usable}
             warnings = [{"venue": one.name, "reason": reason} for one in seen for reason in one.warnings]
-            for name, book in books.items():
-                if book["age_ms"] > asked.max_age_ms:
-                    warnings.append({"venue": name, "reason": f"its book is {book['age_ms']} ms old"})
             # One at a time: it is pure computing, and the loop needs the rest of the processor.
             async with self._turn:
+                books = {one.name: self._book_of(one) for one in usable}
+                for name, book in books.items():
+                    if book["age_ms"] > asked.max_age_ms:
+                        warnings.append({"venue": name, "reason": f"its book is {book['age_ms']} ms old"})
                 try:
-                    told = await asyncio.to_thread(_split, asked, usable, reasons)
+                    told = await asyncio.to_thread(split, asked.side, asked.quantity, asked.price, usable)
                 except ValueError as error:
                     raise Refused(422, "venues", str(error)) from None
-        warnings += told.pop("shallow")
-        answer: dict[str, Any] = _tidy({**told, "books": books, "warnings": warnings})
+        told["reasons"] = {**reasons, **told["reasons"]}
+        for name in told.pop("used_up"):
+            warnings.append({"venue": name, "reason": "all that was seen of its book is used: more may lie deeper"})
+        order = {"symbol": asked.symbol, "side": asked.side, "quantity": asked.quantity, "price": asked.price}
+        answer: dict[str, Any] = _tidy({**order, **told, "books": books, "warnings": warnings})
         return answer
 
     # --- what is asked for -------------------------------------------------------------------------------------------
@@ -201,6 +186,17 @@ class Routes:
         if not found:
             raise Refused(404, "symbol", f"{symbol!r} is not traded at {', '.join(names)}")
         return found
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the requests that may be under way at once."""
+        if self._waiting >= MOST_WAITING:
+            raise Refused(429, "", f"{MOST_WAITING} requests for routes are under way already: ask again in a second")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -283,21 +279,6 @@ class Routes:
         }
 
 
-class _Place:
-    """One of the requests that may be under way at once."""
-
-    def __init__(self, routes: Routes) -> None:
-        self._routes = routes
-
-    def __enter__(self) -> None:
-        if self._routes._waiting >= MOST_WAITING:
-            raise Refused(429, "", f"{MOST_WAITING} requests for routes are under way already: ask again in a second")
-        self._routes._waiting += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._routes._waiting -= 1
-
-
 class _Answers(Generic[T]):
     """Questions to venues: each is asked once at a time, and its answer serves again for as long as it is new enough."""
 
@@ -309,7 +290,7 @@ class _Answers(Generic[T]):
         """The answer, not older than `max_age` seconds; or why there is none."""
         now = self._monotonic()
         at, task = self._asked.pop(key, (0.0, None))
-        if task is not None and task.done() and isinstance(task.result(), str):
+        if task is not None and task.done() and (task.exception() is not None or isinstance(task.result(), str)):
             max_age = LEAST_AGE_MS / 1000
         if task is None or (task.done() and now - at > max_age):
             at, task = now, asyncio.create_task(_told(ask))
@@ -348,92 +329,6 @@ def _deep_enough(book: OrderBook, asked: RouteRequest) -> bool:
     if limit is not None and levels and (levels[-1].price - limit) * asked.side.sign > 0:
         return True
     return sum((level.quantity for level in levels), ZERO) >= asked.quantity
-
-
-# --- the split, in a thread of its own ----------------------------------------------------------------------------------
-
-
-def _split(asked: RouteRequest, seen: Sequence[Seen], reasons: Mapping[str, str]) -> dict[str, Any]:
-    """The route and what it costs.
-
-    Raises:
-        ValueError: the venues' markets cannot be compared.
-    """
-    side, limit = asked.side, asked.price
-    venues = []
-    for one in seen:
-        assert one.book is not None
-        spent = one.rules.quote if side is Side.BUY else one.rules.base
-        available = one.free[spent] if one.free is not None else None
-        venues.append(RouteVenue(name=one.name, rules=one.rules, book=one.book, available=available))
-    route = optimize(side, asked.quantity, venues, limit=limit)
-    single = best_single(side, asked.quantity, venues, limit)
-    return {
-        "symbol": asked.symbol,
-        "side": side,
-        "quantity": asked.quantity,
-        "price": limit,
-        "legs": [msgspec.structs.asdict(leg) for leg in route.legs],
-        "routed": route.routed,
-        "unrouted": route.unrouted,
-        "reasons": {**reasons, **route.reason},
-        "cost": route.cost,
-        "fee": sum((leg.fee for leg in route.legs), ZERO),
-        "average_price": route.average_price,
-        "effective_price": route.effective_price,
-        **_against_mid(route, venues),
-        "best_single": _against_single(route, single),
-        "exact": route.exact,
-        "shallow": [
-            {"venue": one.name, "reason": "all that was seen of its book is used: what lies deeper is not known"}
-            for one in seen
-            if _all_used(route, one)
-        ],
-    }
-
-
-def _against_mid(route: Route, venues: Sequence[RouteVenue]) -> dict[str, Any]:
-    """The cost, fees included, against the mid of the best bid and the best ask of all venues; positive: worse than it."""
-    bids = [venue.book.bid for venue in venues if venue.book.bid is not None]
-    asks = [venue.book.ask for venue in venues if venue.book.ask is not None]
-    mid = (max(bids) + min(asks)) / 2 if bids and asks else None
-    if mid is None or not route.routed:
-        return {"mid": mid, "cost_against_mid": None, "cost_against_mid_bps": None}
-    worth = mid * route.routed
-    over = (route.cost - worth) * route.side.sign
-    return {"mid": mid, "cost_against_mid": over, "cost_against_mid_bps": _bps(over, worth)}
-
-
-def _against_single(route: Route, single: Route) -> dict[str, Any] | None:
-    """The one venue that alone would do best, and what the split saves; None of that when it cannot take as much."""
-    if not single.legs:
-        return None
-    [leg] = single.legs
-    alike = single.unrouted == route.unrouted
-    saving = (single.cost - route.cost) * route.side.sign if alike else None
-    return {
-        "venue": leg.venue,
-        "routed": single.routed,
-        "unrouted": single.unrouted,
-        "cost": single.cost,
-        "effective_price": single.effective_price,
-        "saving": saving,
-        "saving_bps": _bps(saving, single.cost) if saving is not None and single.cost else None,
-    }
-
-
-def _all_used(route: Route, one: Seen) -> bool:
-    assert one.book is not None
-    levels = one.book.opposite(route.side)
-    used = sum((leg.quantity for leg in route.legs if leg.venue == one.name), ZERO)
-    # A venue that answers with fewer levels than it was asked for has no more.
-    more = one.source == "stream" or len(levels) >= DEPTH
-    left = sum((level.quantity for level in levels), ZERO) - used
-    return bool(more and used) and (not left or left < one.rules.lot)
-
-
-def _bps(amount: Decimal, basis: Decimal) -> Decimal:
-    return (amount / basis * BPS).quantize(BPS_STEP)
 
 
 # --- requests and answers -----------------------------------------------------------------------------------------------
