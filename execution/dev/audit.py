@@ -9,7 +9,7 @@ from typing import Any
 
 from execution.dev.watch import Watch
 from execution.ledger import LedgerReader, LoadedOrder, keys
-from schemas.order import OrderStatus
+from schemas.order import OrderStatus, Role
 
 
 class Audit:
@@ -78,13 +78,19 @@ def _order(
     result.statuses[parent.status] += 1
     if not parent.status.terminal:
         result.problems.append(f"order {parent.order_id} has not ended: {parent.status}")
-    filled = sum((fill.quantity for fill in record.fills), Decimal(0))
-    if filled > parent.quantity:
-        result.problems.append(f"order {parent.order_id} filled {filled:f} of {parent.quantity:f}")
-    _compare(result, parent.order_id, parent.sequence, told)
-    children |= {child.child_id for child in record.children}
+    child_of = {child.child_id: child for child in record.children}
+    filled = {role: Decimal(0) for role in Role}
     for fill in record.fills:
-        ledger[parent.exchange, parent.symbol, fill.trade_id] = fill.quantity
+        child = child_of[fill.child_id]
+        filled[child.role] += fill.quantity
+        ledger[child.venue, child.symbol, fill.trade_id] = fill.quantity
+    if filled[Role.ENTRY] > parent.quantity:
+        result.problems.append(f"order {parent.order_id} filled {filled[Role.ENTRY]:f} of {parent.quantity:f}")
+    if filled[Role.EXIT] > filled[Role.ENTRY]:
+        opened, closed = filled[Role.ENTRY], filled[Role.EXIT]
+        result.problems.append(f"order {parent.order_id} closed {closed:f} of the {opened:f} it opened")
+    _compare(result, parent.order_id, parent.sequence, told)
+    children |= child_of.keys()
 
 
 def _compare(result: Audit, order_id: str, sequence: int, told: Counter[str]) -> None:
