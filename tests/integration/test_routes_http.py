@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
@@ -328,6 +329,31 @@ async def test_a_fresh_stream_serves_where_it_is_deep_enough(desk: Desk) -> None
     assert more["warnings"] == []
     shown = by_name(await desk.get(f"?symbol={BTC}&max_age_ms=60000"))
     assert (shown["alpha"]["source"], shown["beta"]["source"]) == ("stream", "request")
+
+
+async def test_a_streamed_book_is_the_one_after_the_slowest_venue_was_waited_for(desk: Desk) -> None:
+    feed = desk.market.hold("alpha", BTC, "test")
+    await until(lambda: feed.up and feed.book is not None)
+    await desk.controls["beta"].fault("latency", path="/api/v3/depth", seconds=30, count=None)
+    waiting = asyncio.create_task(desk.optimize(max_age_ms=60_000))
+    await asyncio.sleep(0.2)
+    await desk.controls["alpha"].trade("BTCUSDT", "SELL", "0.25", Decimal("49999.5"))
+    await until(lambda: feed.book is not None and feed.book.ask == Decimal("49999.5"))
+    told = await waiting
+    assert told["books"]["alpha"]["ask"] == Decimal("49999.5")
+    assert told["average_price"] == Decimal("49999.875")
+
+
+async def test_an_old_streamed_book_is_asked_for_anew(desk: Desk) -> None:
+    feed = desk.market.hold("alpha", BTC, "test")
+    await until(lambda: feed.up and feed.book is not None)
+    assert feed.book is not None
+    feed.book = msgspec.structs.replace(feed.book, received_at=time.monotonic() - 10)
+    told = await desk.optimize(venues=["alpha"], max_age_ms=5_000)
+    assert told["books"]["alpha"]["source"] == "request"
+    old = await desk.optimize(venues=["alpha"], max_age_ms=60_000)
+    assert old["books"]["alpha"]["source"] == "stream"
+    assert old["books"]["alpha"]["age_ms"] >= 10_000
 
 
 async def test_what_lies_deeper_than_was_seen_is_told(desk: Desk) -> None:
