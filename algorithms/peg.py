@@ -142,7 +142,7 @@ class Peg(Worked[PegParameters, PegPlan]):
             return Work(done=over(view))
         turn = end  # what time alone changes next
         if plan.cross and end is not None:
-            turn = max(start, end - max(CROSS_MS, (end - start) // CROSS_PART))
+            turn = end - max(CROSS_MS, (end - start) // CROSS_PART)
             if view.now >= turn:
                 rest = order.quantity - view.claimed_beside(CROSS_TAG)
                 return Work(wants=(self.take(view, rest, tag=CROSS_TAG),), wake_at=end)

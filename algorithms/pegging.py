@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 import msgspec
 
 from algorithms.base import Market, View, When
-from algorithms.bounds import BPS, better, within, worst_price
+from algorithms.bounds import BPS, better, worst_price
 from schemas.market import ZERO, MarketRules
 from schemas.order import ChildOrder, ChildState
 from schemas.terms import Side
@@ -79,8 +79,6 @@ class Pegging(msgspec.Struct, frozen=True, kw_only=True):
                 return Resting(wake_at=until)
             return Resting(price=wanted, wake_at=view.now + LOOK_AGAIN_MS)
         assert live is not None
-        if not within(side, here, worst_price(order, self.furthest)):
-            return Resting(price=wanted)  # the bounds were amended: they hold at once
         fixed = self.reference == FIXED and wanted == unclipped
         threshold = _step(market.rules, here)  # an amended limit is meant to the tick
         if not fixed:

@@ -159,6 +159,15 @@ def test_a_fixed_price_that_must_not_take_stays_behind_the_market_and_goes_on_wi
     assert place.price == 100
 
 
+def test_a_fixed_price_that_must_not_take_is_left_where_it_is_without_a_market() -> None:
+    story = iceberg(post_only=True)
+    assert "is not known" in str(story.step().waiting)
+    story.market("98.90", "99")
+    story.venue("open")
+    story.markets["alpha"] = msgspec.structs.replace(story.markets["alpha"], book=None)
+    assert story.at(5_000).cancel == ()
+
+
 def test_a_post_only_order_is_one_whatever_the_parameters_say() -> None:
     story = iceberg(fields={"post_only": True})
     (place,) = story.market("98.90", "99").place
@@ -206,7 +215,7 @@ def test_a_smaller_display_takes_down_what_shows_more() -> None:
 
 
 def test_an_amended_limit_moves_it() -> None:
-    story = iceberg()
+    story = iceberg(requote_bps=50)
     story.step()
     story.venue("open")
     story.now = 2_000

@@ -143,9 +143,17 @@ def test_it_does_not_follow_itself() -> None:
     assert story.child.price == Decimal("99.02")
 
 
+def test_a_book_from_before_the_order_does_not_contain_it() -> None:
+    story = pegged()
+    story.market("99", "99.10", size="5")
+    story.venue("open")
+    assert story.at(5_000).cancel == (), "the five are the others'"
+
+
 def test_left_alone_at_the_touch_it_goes_back_to_the_others() -> None:
     story = resting()
     story.now = 5_000
+    assert story.step().wake_at == 10_000, "no price tells when the others leave"
     story.market(bids=[("99", "10"), ("98.50", "5")], asks=[("99.10", "5")])
     moved(story, "98.50")
 
@@ -213,7 +221,8 @@ def test_the_chase_ends_at_its_furthest() -> None:
     story.market("99.05", "99.15")
     moved(story, "99.05")
     story.venue("open")
-    story.now = 9_000
+    decision = story.at(9_000)
+    assert When(source="bid", at_or_above=Decimal("99.099525")) in decision.wake_when
     assert len(story.market("99.20", "99.30").cancel) == 1
     story.venue("canceled", "0")
     assert story.last.status is OrderStatus.CANCELED
@@ -294,7 +303,7 @@ def test_it_crosses_before_its_end(seconds: int, begins: int) -> None:
 
 def test_crossing_stops_at_the_limit_and_the_end() -> None:
     story = resting("99.05", duration_seconds=20, at_end="cross")
-    story.at(19_500)
+    assert story.at(19_500).wake_at == 21_000
     decision = story.venue("canceled", "0")
     assert decision.place == ()
     assert "beyond the limit" in str(decision.waiting)

@@ -112,7 +112,8 @@ def test_nothing_more_is_sent_while_an_outcome_is_unknown() -> None:
     story.market("99", "99.50", size="4")
     story.unknown()
     story.now = 60_000
-    assert story.market("99", "99.50", size="4").place == ()
+    decision = story.market("99", "99.50", size="4")
+    assert (decision.place, decision.wake_when) == ((), ())
 
 
 def test_it_may_trade_through_the_trigger_within_the_limit() -> None:
