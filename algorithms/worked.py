@@ -253,6 +253,8 @@ def _carry(view: View, work: Work) -> Decision:
     if breached is not None and order.slippage_policy == "end":
         end = Done(OrderStatus.CANCELED, waiting)
         if not view.live:
+            if _unsettled(view):
+                return Decision(memory=work.memory)
             return Decision(done=end, breach_bps=breached, memory=work.memory)
         cancel = list(_cancels(view.live, waiting or ""))
         place = []
