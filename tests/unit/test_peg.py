@@ -145,7 +145,7 @@ def test_it_does_not_follow_itself() -> None:
 
 def test_a_book_from_before_the_order_does_not_contain_it() -> None:
     story = pegged()
-    story.market("99", "99.10", size="5")
+    story.market(bids=[("99", "5"), ("98.50", "5")], asks=[("99.10", "5")])
     story.venue("open")
     assert story.at(5_000).cancel == (), "the five are the others'"
 
