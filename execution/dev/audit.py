@@ -90,7 +90,7 @@ def _order(
         opened, closed = filled[Role.ENTRY], filled[Role.EXIT]
         result.problems.append(f"order {parent.order_id} closed {closed:f} of the {opened:f} it opened")
     _compare(result, parent.order_id, parent.sequence, told)
-    children |= child_of.keys()
+    children.update(child_of)
 
 
 def _compare(result: Audit, order_id: str, sequence: int, told: Counter[str]) -> None:
