@@ -31,13 +31,14 @@ class Spending:
         self._asked = asyncio.Event()
 
     def available(self, venue: str, order: ParentOrder) -> Decimal | None:
-        """The free quote (for a buy) or base (for a sell) at a venue; None: not known, or not bounded by a balance."""
+        """The free quote (for a buy) or base (for a sell) at a venue; None: not known, or not bounded by a balance. An account that
+        lists nothing at all does not say."""
         self._wanted[venue] = time.monotonic()
         self._asked.set()
         adapter = self._adapters.get(venue)
         rules = adapter.rules(order.symbol) if adapter is not None else None
         known = self._free.get(venue)
-        if rules is None or known is None or rules.contract:
+        if rules is None or not known or rules.contract:
             return None
         return known.get(rules.quote if order.side is Side.BUY else rules.base, Decimal(0))
 

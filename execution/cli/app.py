@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from execution.cli.algorithms import algorithms
 from execution.cli.commands import amend, cancel
 from execution.cli.config import config
 from execution.cli.development import dev
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, dev, submit, tail, orders, show, cancel, amend, report, config, doctor, schemas):
+for command in (run, dev, submit, tail, orders, show, cancel, amend, algorithms, report, config, doctor, schemas):
     app.command()(command)
 
 
