@@ -109,7 +109,7 @@ class OrderState:
     def protecting(self) -> bool:
         """Whether exits of a bracket are to be kept in place for what has filled."""
         parent = self.parent
-        return parent.has_bracket and parent.protection_ended is None and bool(self.entries.totals.filled)
+        return parent.has_bracket and parent.protection_ended is None and bool(self.entries.filled)
 
     @property
     def over(self) -> bool:
@@ -161,7 +161,7 @@ class OrderState:
             places=self._places,
             over=self.over,
             reopened=self._was_over and not self.over,
-            held=self.totals.filled,
+            held=self.entries.filled,
         )
         self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], False, False
         self._was_over = self.over
@@ -206,8 +206,8 @@ class OrderState:
         self.parent.protection_ended = reason
         self._touch(now)
         entry, exits = self.totals, self.exits.totals
-        # A fee in the base asset is in the sums already: less could be closed than was opened.
-        fees = entry.fees.get(self.rules.quote, ZERO) + exits.fees.get(self.rules.quote, ZERO)
+        # An entry's fee in the base asset is in the sums already: less could be closed than was opened.
+        fees = entry.fees.get(self.rules.quote, ZERO) + exits.quote_fees
         pnl = self.parent.side.sign * (exits.notional - entry.notional) - fees
         closed = exits.filled > 0
         self._emit(
@@ -251,7 +251,7 @@ class OrderState:
     def finish(self, done: Done, now: int, *, breach_bps: Decimal | None = None, tca: CostReport | None = None) -> None:
         """End the parent. The event of a complete fill tells the last fills with it."""
         parent = self.parent
-        parent.quantity = max(parent.quantity, self.totals.filled)
+        parent.quantity = max(parent.quantity, self.entries.filled)
         parent.waiting = None
         last = self.entries.children[-1] if self.entries.children else None
         fills = self._untold.pop(last.child_id, []) if last is not None and done.status is OrderStatus.FILLED else []
@@ -379,10 +379,11 @@ class OrderState:
         child.reason = None
         self._mark(child, now)
 
-    def rejected(self, child: ChildOrder, reason: str, now: int) -> None:
-        """The venue refused it for certain."""
+    def rejected(self, child: ChildOrder, reason: str, now: int, *, would_take: bool = False) -> None:
+        """The venue refused it for certain; `would_take`: because it was to rest and would have traded at once."""
         if not child.state.terminal:
             child.to(ChildState.REJECTED)
+            child.would_take = would_take
             child.reason = reason
             self._mark(child, now)
 
@@ -444,13 +445,15 @@ class OrderState:
         return before is not ChildState.FILLED
 
     def _book(self, child: ChildOrder, told: Iterable[VenueFill], now: int) -> None:
-        self._sums(child).revive(child)
         new: list[Fill] = []
-        quote = self.quote(child.venue)
+        quote = None
         for trade in told:
             identity = (child.child_id, trade.trade_id)
             if identity in self._booked:
                 continue
+            if not new:
+                self._sums(child).revive(child)
+                quote = self.quote(child.venue)
             self._booked.add(identity)
             fill = Fill(
                 trade_id=trade.trade_id,
@@ -515,12 +518,12 @@ class OrderState:
     def _tell_opened(self, child: ChildOrder, fills: list[Fill], now: int) -> None:
         """The first fills of a bracket's entry open a trade."""
         first = self.parent.has_bracket and child.role is Role.ENTRY
-        if first and sum((fill.quantity for fill in fills), ZERO) == self.totals.filled:
+        if first and sum((fill.quantity for fill in fills), ZERO) == self.entries.filled:
             self._emit(EventType.TRADE_OPENED, now, child=child)
 
     @property
     def _complete(self) -> bool:
-        return self.totals.filled >= self.parent.quantity
+        return self.entries.filled >= self.parent.quantity
 
     # --- bookkeeping ------------------------------------------------------------------------------------------------
 
@@ -550,7 +553,6 @@ class OrderState:
     ) -> None:
         parent, sums = self.parent, self.totals
         parent.sequence += 1
-        average = sums.average_price
         unset = msgspec.UNSET
         self._events.append(
             OrderEvent(
@@ -558,7 +560,7 @@ class OrderState:
                 signal_id=parent.signal_id,
                 status=parent.status,
                 filled_quantity=sums.filled,
-                average_price=_AVERAGE.plus(average) if average is not None else None,
+                average_price=_AVERAGE.divide(sums.notional, sums.filled) if sums.filled else None,
                 commission=sums.quote_fees,
                 timestamp=now,
                 event_id=f"evt_{self.key}_{parent.sequence}",
