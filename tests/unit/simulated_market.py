@@ -79,6 +79,7 @@ class SimulatedMarket(Story):
         order = self.state.parent
         terms = {
             "max_slippage_bps": order.max_slippage_bps,
+            "slippage_policy": order.slippage_policy if order.max_slippage_bps is not None else None,
             "expires_at": order.expires_at,
             "stop_price": order.stop_price,
             "time_in_force": order.time_in_force,
@@ -364,6 +365,7 @@ class SimulatedMarket(Story):
             self.mid = int(trigger.price * 100)
             self.shows()
             self.step()
+        self.shows()  # from now on there is a price to measure slippage by
         bound = self.worst()
         if bound is not None:
             self.mid = int(bound * 100) - order.side.sign * 60
@@ -375,8 +377,9 @@ class SimulatedMarket(Story):
                 break
             if not self._answers():
                 self._waits()
-        assert self.state.parent.status.terminal, f"still {self.state.parent.status} after {PATIENCE} wake-ups"
+        assert self.state.over, f"still {self.state.parent.status} after {PATIENCE} wake-ups"
         assert not self.state.entries.live, "ended with a live child"
+        assert not self.state.exits.live, "ended with a live exit"
 
     def worst(self) -> Decimal | None:
         """The worst price that may be traded at."""
@@ -415,10 +418,13 @@ class SimulatedMarket(Story):
         soon = self.now + 500
         self.now = soon if asked.wake_at is None else max(min(asked.wake_at, self.now + 3_600_000), self.now)
         self.volume += 100
+        order = self.state.parent
+        if order.status.terminal and order.stop_loss is not None:
+            self.mid = int(order.stop_loss * 100) - order.side.sign * 100
         self.shows()
         self._waited += 1
         for child in self.state.active:
-            if self.there(child).open and child.order_type not in _STOPS and self._waited % 3 == 0:
+            if self.there(child).open and self._waited % 3 == 0:
                 self.fills_resting(child, 16)
                 self.reports(child, trades=True)
                 self.step()

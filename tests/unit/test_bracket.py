@@ -453,3 +453,7 @@ def test_exits_never_close_more_than_was_opened(
         Decimal(0),
     )
     assert closed <= true
+    market.ends_well()
+    if state.parent.protection_ended == "closed":
+        rest = state.totals.filled - state.totals.fees.get("BTC", Decimal(0)) - state.exits.totals.filled
+        assert rest * market.mid < rules.min_notional * 110, "something tradable was left unprotected"
