@@ -89,13 +89,18 @@ class OrderActor:
         self._mailbox: list[tuple[Booking | None, asyncio.Future[None] | None]] = []
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        """When it wakes the order, in ms."""
         self._gone = False
         self._held: tuple[str, ...] = ()
+        self._watching = False
+        """Whether it may be waiting for the market to wake it."""
         self._watches_owed = False
         """Whether a decision asked to be woken by the market before the order followed any."""
         state.quote = self._quote
         self._tape_from: Tape | None = None
-        self._tape_before = state.parent.tape
+        self._tape_seen: Tape | None = None
+        self._tape_before = state.parent.tape or Tape()
 
     @property
     def key(self) -> str:
@@ -115,12 +120,14 @@ class OrderActor:
 
     def begin(self) -> None:
         """Decide for the first time, before the order is committed."""
-        self._look()
-        self._carry(self._decide())
+        now = self.desk.now()
+        self._look(now)
+        self._carry(self._decide(now), now)
 
     def begun(self) -> None:
         """The order and its first children are committed: act."""
         self._follow_markets()
+        self._keep_tape(self.desk.now())
         self._act()
         if self._watches_owed:
             self.post(None)
@@ -128,6 +135,7 @@ class OrderActor:
     def resume(self) -> None:
         """Go on with an order that was loaded: what may be at the venue is asked for before anything new is decided."""
         self._follow_markets()
+        self._keep_tape(self.desk.now())
         for child in self.state.active:
             if child.state is ChildState.PENDING:
                 # The request may have left until the previous owner's lease ended, and be executed until it expires.
@@ -212,13 +220,14 @@ class OrderActor:
         if not self._held and not self.state.over:
             self.desk.reopened(self)
             self._follow_markets()
-        self._look()
+        self._look(now)
         if self.state.parent.status.terminal:
             self._cancel_leftovers(now)
         if not self.closing and not self.state.over:
-            self._carry(self._decide())
+            self._carry(self._decide(now), now)
         change = self.state.take(now)
         if change is not None:
+            self._keep_tape(now)
             started = self.desk.monotonic()
             try:
                 await self.desk.ledger.commit(self.key, change, self.lease)
@@ -259,12 +268,12 @@ class OrderActor:
         self._plan = plan
         return as_record(plan)
 
-    def _decide(self) -> Decision:
+    def _decide(self, now: int) -> Decision:
         if self.state.over or self._requests.refreshing:
             return Decision()
-        return decide(self._algorithm, self._plan, self._view())
+        return decide(self._algorithm, self._plan, self._view(now))
 
-    def _view(self) -> View:
+    def _view(self, now: int) -> View:
         state, parent = self.state, self.state.parent
         return View(
             order=parent,
@@ -272,16 +281,16 @@ class OrderActor:
             live=state.entries.live,
             totals=state.totals,
             rules=state.rules,
-            now=self.desk.now(),
+            now=now,
             markets=self._markets(),
             memory=self._memory,
             exits=state.exits.children,
             exit_totals=state.exits.totals if parent.has_bracket else None,
         )
 
-    def _carry(self, decision: Decision) -> None:
+    def _carry(self, decision: Decision, now: int) -> None:
         """Book a decision; cancels leave at once, since they can only reduce what may fill."""
-        state, now = self.state, self.desk.now()
+        state = self.state
         if decision.memory is not None and decision.memory != self._memory:
             self._memory = decision.memory
             state.remember(as_record(decision.memory), now)
@@ -310,7 +319,7 @@ class OrderActor:
     def _finish(self, decision: Decision, now: int) -> None:
         state, done = self.state, decision.done
         assert done is not None
-        self._keep_tape()
+        self._keep_tape(now)
         report = self.desk.costs.report(state, self._algorithm.schedule(self._plan, state.parent), done, now)
         state.finish(done, now, breach_bps=decision.breach_bps, tca=report)
         self.desk.metrics.order_ended(state.parent.status)
@@ -375,36 +384,42 @@ class OrderActor:
         bid, ask = book.bids[0].price, book.asks[0].price
         return (bid + ask) / 2, (ask - bid) / 2
 
-    def _look(self) -> None:
-        """Note the arrival price as soon as one is known, and what the market does meanwhile."""
+    def _look(self, now: int) -> None:
+        """Note the arrival price as soon as one is known."""
         parent = self.state.parent
         if parent.arrival is None and not parent.status.terminal:
             mid = self._mid()
             if mid is not None:
-                self.state.arrived(mid, self.desk.now())
-        self._keep_tape()
+                self.state.arrived(mid, now)
 
-    def _keep_tape(self) -> None:
-        """Bring the order's record of the market up to date; it is written with the next commit."""
+    def _keep_tape(self, now: int) -> None:
+        """Bring the order's record of the market up to date, for the commit that follows; from the first call on it counts."""
         parent = self.state.parent
         feed = self.desk.market.feed(parent.home, parent.symbol)
         if feed is None or parent.status.terminal or parent.arrival is None:
             return
-        feed.integrate(self.desk.now())
+        feed.integrate(now)
+        seen = feed.seen
+        if seen is self._tape_seen:
+            return
         if self._tape_from is None:
-            self._tape_from = feed.seen
-        since, before, now = self._tape_from, self._tape_before or Tape(), feed.seen
+            self._tape_from = seen
+        self._tape_seen = seen
+        since, before = self._tape_from, self._tape_before
         parent.tape = Tape(
-            volume=before.volume + now.volume - since.volume,
-            notional=before.notional + now.notional - since.notional,
-            mid_integral=before.mid_integral + now.mid_integral - since.mid_integral,
-            observed_ms=before.observed_ms + now.observed_ms - since.observed_ms,
+            volume=before.volume + seen.volume - since.volume,
+            notional=before.notional + seen.notional - since.notional,
+            mid_integral=before.mid_integral + seen.mid_integral - since.mid_integral,
+            observed_ms=before.observed_ms + seen.observed_ms - since.observed_ms,
         )
 
     def _set_watches(self, whens: tuple[When, ...]) -> None:
         self._watches_owed = bool(whens) and not self._held
         if not self._held:
             return  # what is not committed may be a repetition: the watches under its key are the order's own
+        if not whens and not self._watching:
+            return
+        self._watching = bool(whens)
         parent = self.state.parent
         by_venue: dict[str, list[When]] = {}
         for when in whens:
@@ -419,10 +434,17 @@ class OrderActor:
     # --- timers -------------------------------------------------------------------------------------------------------
 
     def _set_timer(self, wake_at: int | None, now: int) -> None:
+        if self._timer is not None and wake_at == self._timer_at:
+            return
         self._stop_timer()
         if wake_at is not None:
             delay = max(wake_at - now, 0) / 1000
-            self._timer = asyncio.get_running_loop().call_later(delay, self.post, None)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
+            self._timer_at = wake_at
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.post(None)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -56,20 +56,26 @@ class RunningTotals:
                 self._fees[asset] = self._fees.get(asset, ZERO) + sign * amount
 
     @property
+    def filled(self) -> Decimal:
+        """`totals.filled`, where nothing else is asked for."""
+        return sum((child.filled for child in self._active.values()), self._filled)
+
+    @property
     def totals(self) -> Totals:
         """`filled` counts booked trades; executed quantity whose trades are not yet known is in `unknown`."""
         filled, notional, quote_fees = self._filled, self._notional, self._quote_fees
         open_ = unknown = ZERO
         fees = dict(self._fees)
         for child in self._active.values():
-            filled += child.filled
-            notional += child.notional
-            quote_fees += child.quote_fees
             rest = child.claim - child.filled
             if rest:
                 at_venue = child.leaves if child.state is ChildState.OPEN else ZERO
                 open_ += at_venue
                 unknown += rest - at_venue
-            for asset, amount in child.fees.items():
-                fees[asset] = fees.get(asset, ZERO) + amount
+            if child.filled:
+                filled += child.filled
+                notional += child.notional
+                quote_fees += child.quote_fees
+                for asset, amount in child.fees.items():
+                    fees[asset] = fees.get(asset, ZERO) + amount
         return Totals(filled, notional, open_, unknown, {k: v for k, v in fees.items() if v}, quote_fees)
