@@ -16,6 +16,7 @@ from execution.cli.operations import doctor, run, schemas
 from execution.cli.orders import orders, show
 from execution.cli.output import CommandError, err, print_plain
 from execution.cli.report import report
+from execution.cli.simulate import simulate
 from execution.cli.submit import submit
 from execution.cli.tail import tail
 from execution.settings import SettingsError
@@ -27,7 +28,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, dev, submit, tail, orders, show, cancel, amend, algorithms, report, config, doctor, schemas):
+for command in (
+    run,
+    dev,
+    submit,
+    tail,
+    orders,
+    show,
+    cancel,
+    amend,
+    algorithms,
+    report,
+    simulate,
+    config,
+    doctor,
+    schemas,
+):
     app.command()(command)
 
 

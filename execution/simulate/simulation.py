@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.base import VenueFill, VenueOrder
 from adapters.paper import PaperAdapter
-from adapters.recorded import RecordedMarket
+from adapters.recorded import RecordedMarket, RecordingError
 from adapters.recorded.events import EventSource
 from execution import garbage
 from execution.costs import Costs
@@ -43,6 +43,8 @@ class Scenario:
     maker_fee: Decimal | None = None
     taker_fee: Decimal | None = None
     """Fractions; None: the recording's rules."""
+    stop_on_refusal: bool = False
+    """Whether the first signal that is refused ends the run."""
 
 
 @dataclass(slots=True)
@@ -86,7 +88,9 @@ class _Run:
             return scenario.start + int(loop.time() * 1000 + 1e-6)
 
         markets = {
-            venue: RecordedMarket(make(), name=venue, now=now, starts_at=scenario.start, monotonic=loop.time)
+            venue: RecordedMarket(
+                make(), name=venue, now=now, starts_at=_begins(make(), scenario.start), monotonic=loop.time
+            )
             for venue, make in scenario.markets.items()
         }
         adapters: dict[str, Any] = {
@@ -179,6 +183,8 @@ class _Run:
                 parent, rules = await planner.plan(signal, key, ignored, 0)
             except InvalidSignal as refusal:
                 self._outcome.refused.append((signal_id, refusal))
+                if self._scenario.stop_on_refusal:
+                    return
                 continue
             await runner.accept(key, "", parent, rules, Arrival(loop.time(), 0))
 
@@ -203,6 +209,18 @@ class _Run:
 
     def on_stream(self, venue: str, *, up: bool, reason: str | None) -> None:
         pass
+
+
+def _begins(source: EventSource, start: int) -> int:
+    """When a source's first event is, which the market needs to tell times as recorded: sources may begin at different times.
+
+    One that cannot be read begins at the start: the market tells what is wrong with it.
+    """
+    try:
+        first = next(source.events(), None)
+    except RecordingError:
+        first = None
+    return start if first is None else first.ts
 
 
 async def _all_ended(markets: Any) -> None:
