@@ -76,7 +76,13 @@ def _unsettled(view: View) -> bool:
 
 
 def _untradable(view: View, quantity: Decimal) -> bool:
-    rules, price = view.rules, view.market.last or view.market.mid or view.order.stop_loss or view.order.take_profit
+    """Whether so little can be closed at none of the exits' prices."""
+    prices = [price for price in (view.order.take_profit, view.order.stop_loss) if price is not None]
+    return all(_refused(view, quantity, price) for price in prices)
+
+
+def _refused(view: View, quantity: Decimal, price: Decimal) -> bool:
+    rules = view.rules
     return rules.refusal(rules.round_quantity(quantity, OrderType.LIMIT), OrderType.LIMIT, price) is not None
 
 
@@ -176,6 +182,8 @@ def _place(view: View, wanted: str, quantity: Decimal) -> Place | None:
     if wanted == _PROFIT:
         assert order.take_profit is not None
         price = rules.round_price(order.take_profit, side)
+        if _refused(view, quantity, price):
+            return None
         return Place(
             quantity=quantity,
             order_type=OrderType.LIMIT,
@@ -196,6 +204,8 @@ def _place(view: View, wanted: str, quantity: Decimal) -> Place | None:
             reduce_only=reduce_only,
         )
     reach = rules.round_price(stop * (1 + side.sign * _LIMIT_REACH), side)
+    if _refused(view, quantity, min(stop, reach)):
+        return None
     return Place(
         quantity=quantity,
         order_type=OrderType.STOP_LIMIT,

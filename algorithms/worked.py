@@ -29,6 +29,8 @@ RETAKE_MS = 250
 RETAKE_MOST_MS = 2_000
 """A book that does not change is tried again after so long."""
 _FAILED = (ChildState.REJECTED, ChildState.VOID)
+_ENDED_THERE = (ChildState.CANCELED, ChildState.EXPIRED)
+"""Without our asking, of a resting order: the venue, or somebody there, took it off."""
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +101,7 @@ class Worked(Algorithm[P, L]):
             filled = _filled(view)
             if filled is not None:
                 return Decision(done=filled)
-            refused = _refused(view)
+            refused = _refused(view, len(order.routes) if self.routes else 1)
             if refused is not None:
                 return Decision(done=refused)
         work = self.work(plan, view)
@@ -193,23 +195,28 @@ def _too_much(rules: MarketRules, quantity: Decimal) -> bool:
     return bool(rules.max_quantity and quantity > rules.max_quantity)
 
 
-def _refused(view: View) -> Done | None:
-    """The end of an order that the venue refuses again and again."""
+def _refused(view: View, venues: int) -> Done | None:
+    """The end of an order that is refused again and again; one venue of several may refuse while the others only wait."""
     refusals = _streak(view, ChildState.REJECTED)
-    if refusals < REFUSALS:
+    if refusals < REFUSALS * venues:
         return None
     reason = view.children[-1].reason
     status = OrderStatus.FAILED if view.totals.filled else OrderStatus.REJECTED
     return Done(status, f"{refusals} orders in a row were refused: {reason}")
 
 
-def _streak(view: View, state: ChildState) -> int:
-    """How many of the latest children ended in a state in a row. A maker that would have taken is no refusal of the order."""
+def _streak(view: View, state: ChildState, venue: str | None = None) -> int:
+    """How many of the latest children, of a venue or of all, ended in a state in a row.
+
+    A maker that would have taken is no refusal of the order.
+    """
     count = 0
     for child in reversed(view.children[-50:]):
-        if child.state is not state or (state is ChildState.VOID and child.cancel_requested):
+        if venue is not None and child.venue != venue:
+            continue
+        if child.state is not state or (state is not ChildState.REJECTED and child.cancel_requested):
             break
-        count += not child.post_only or state is ChildState.VOID
+        count += not child.would_take
     return count
 
 
@@ -250,6 +257,8 @@ def _carry(view: View, work: Work) -> Decision:
         elif made is not None:
             waiting, breached = made
             wake_when.append(When(source="book", venue=want.venue))
+        elif not place and not view.live and waiting is None:
+            waiting = f"{want.quantity:f} is less than {identity[1]} trades of {order.symbol}"
     if breached is not None and order.slippage_policy == "end":
         end = Done(OrderStatus.CANCELED, waiting)
         if not view.live:
@@ -295,10 +304,11 @@ def _pause(view: View, want: Want) -> int | None:
     last = _last(view, want)
     if last is None:
         return None
-    if last.state in (ChildState.REJECTED, ChildState.VOID):
+    gone = last.state in _ENDED_THERE and not want.takes and not last.executed and last.tag == want.tag
+    if last.state in _FAILED or gone:
         if last.cancel_requested:
             return None
-        failures = min(max(_streak(view, last.state), 1), 10)
+        failures = 1 if gone else min(max(_streak(view, last.state, last.venue), 1), 10)
         until = last.updated_at + min(REFUSED_PAUSE_MS * 2 ** (failures - 1), REFUSED_MOST_MS)
         return until if view.now < until else None
     if want.takes and (last.time_in_force is TimeInForce.IOC or last.order_type is OrderType.MARKET):

@@ -15,6 +15,7 @@ from adapters.base import (
     AdapterError,
     DuplicateClientOrderId,
     OrderUnknown,
+    PostOnlyRejected,
     RateLimited,
     Rejected,
     Retryable,
@@ -140,7 +141,8 @@ class Requests:
                 except Rejected as error:
                     gate.settle(key, child)
                     desk.metrics.child_rejected(child.venue, error.code)
-                    return actor.post(partial(actor.state.rejected, child, _said(error)))
+                    would_take = isinstance(error, PostOnlyRejected)
+                    return actor.post(partial(actor.state.rejected, child, _said(error), would_take=would_take))
                 except DuplicateClientOrderId:
                     self._proven.add(child.child_id)
                     return self._unknown(child, "the venue holds an order of this id already")

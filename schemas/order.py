@@ -199,6 +199,8 @@ class ChildOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     amendment: int = 0
     """The parent's count of amendments when this child was decided."""
     cancel_requested: bool = False
+    would_take: bool = False
+    """Refused because it was to rest and would have traded at once: no fault of the order's."""
     reason: str | None = None
     created_at: int
     updated_at: int

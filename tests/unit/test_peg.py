@@ -253,7 +253,7 @@ def test_a_maker_that_the_venue_does_not_keep_is_paced_and_steps_back(how: str) 
     for _ in range(12):
         prices.append(story.child.price)
         if how == "rejected":
-            story.state.rejected(story.child, "would have taken", story.now)
+            story.state.rejected(story.child, "would have taken", story.now, would_take=True)
             decision = story.step()
         else:
             decision = story.venue(how, "0")
