@@ -91,12 +91,13 @@ def compared(wanted: Wanted) -> int:
     else:
         _print_rows(found)
         _print_remarks(runs, found)
-    _write(plan, wanted, runs, found)
+    speed = (
+        f"{children:,} child orders in {seconds:.1f} s, {children / seconds:,.0f} a second; "
+        f"{sum(one.virtual_seconds for one in runs) / 3600:,.1f} hours of market in virtual time"
+    )
+    _write(plan, wanted, runs, found, speed)
     if not wanted.as_json:
-        out.print(
-            f"{children:,} child orders in {seconds:.1f} s, {children / seconds:,.0f} a second; "
-            f"{sum(one.virtual_seconds for one in runs) / 3600:,.1f} hours of market in virtual time"
-        )
+        out.print(speed)
     return 0
 
 
@@ -476,7 +477,7 @@ def _print_remarks(runs: Sequence[Run], found: Sequence[Row]) -> None:
 # --- files ----------------------------------------------------------------------------------------------------------------
 
 
-def _write(plan: Plan, wanted: Wanted, runs: Sequence[Run], found: Sequence[Row]) -> None:
+def _write(plan: Plan, wanted: Wanted, runs: Sequence[Run], found: Sequence[Row], speed: str) -> None:
     from execution.report import write_csv
     from execution.simulate.picture import Page, write_page
 
@@ -492,6 +493,8 @@ def _write(plan: Plan, wanted: Wanted, runs: Sequence[Run], found: Sequence[Row]
                 model=wanted.model.words(),
                 remarks=remarks(runs, found),
                 contestants=[one.described for one in plan.contestants],
+                baselines=[one.baseline for one in plan.contestants],
+                speed=speed,
                 verdicts=[verdict(row) for row in found],
                 runs=runs,
                 rows=found,
