@@ -38,7 +38,7 @@ from algorithms.tape import TapeMemory, accrue
 from algorithms.worked import Want, Work, Worked
 from schemas.market import ZERO, Candle, MarketRules
 from schemas.order import ChildOrder, OrderStatus, ParentOrder
-from schemas.terms import OrderType, Side
+from schemas.terms import OrderType, Side, TimeInForce
 
 MOST_RESTING = 4
 """So many orders rest beside each other at most: one that is there keeps its place in the queue, what becomes due joins."""
@@ -124,6 +124,8 @@ class Pov(Worked[PovParameters, PovPlan]):
         self, order: ParentOrder, parameters: PovParameters, rules: MarketRules, history: Sequence[Candle]
     ) -> PovPlan:
         crosses = parameters.style == "aggressive" or parameters.min_participation is not None
+        if order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
+            raise Refusal("time_in_force", "it follows the volume as it is traded: IOC and FOK do not fit")
         if order.post_only and crosses:
             raise Refusal("post_only", "does not go with a style that crosses the spread")
         most = parameters.max_child_quantity
@@ -140,6 +142,11 @@ class Pov(Worked[PovParameters, PovPlan]):
             child_slippage_bps=parameters.child_slippage_bps,
             duration_ms=parameters.duration_seconds * 1000 if parameters.duration_seconds is not None else None,
         )
+
+    def notes(self, order: ParentOrder) -> tuple[str, ...]:
+        chosen = PovParameters.model_validate(order.algorithm_params)
+        style = "passive, as it may only make" if order.post_only else chosen.style
+        return (f"{chosen.participation * 100:f}% of the volume at {order.home}, {style}",)
 
     def decide(self, plan: PovPlan, view: View) -> Decision:
         decision = super().decide(plan, view)
@@ -265,7 +272,7 @@ def _wants(self: Pov, plan: PovPlan, view: View, memory: PovMemory, *, looks: bo
             return ()  # they end first: then it is certain how much is to be taken
         quantity = _capped(plan, memory.due - view.claimed_beside(_TAKE))
         want = self.take(view, quantity, tag=_TAKE, slippage_bps=plan.child_slippage_bps)
-        return (msgspec.structs.replace(want, at_least=_least(plan, view, _TAKE)),)
+        return (msgspec.structs.replace(want, at_least=_least(plan, view, view.claimed_beside(_TAKE))),)
     if plan.style == "aggressive":
         return ()
     touch = view.market.touch(view.order.side)
@@ -286,7 +293,7 @@ def _wants(self: Pov, plan: PovPlan, view: View, memory: PovMemory, *, looks: bo
     if joins and placed is not None and len(_resting(view)) < MOST_RESTING:
         quantity = _capped(plan, goal - view.claimed_beside(placed.tag))
         if quantity > 0:
-            least = _least(plan, view, placed.tag)
+            least = _least(plan, view, view.claimed_beside(placed.tag))
             wants.append(msgspec.structs.replace(placed, quantity=quantity, at_least=least))
     return tuple(wants)
 
@@ -304,7 +311,7 @@ def _crosses(plan: PovPlan, view: View, memory: PovMemory) -> bool:
     """Whether something is to be taken now that is large enough for an order, where the market can be reached."""
     order, far = view.order, view.market.far(view.order.side)
     quantity = view.rules.round_quantity(_capped(plan, memory.due - _settled(view)), OrderType.LIMIT)
-    if quantity < _least(plan, view, _TAKE) or view.rules.refusal(quantity, OrderType.LIMIT, far) is not None:
+    if quantity < _least(plan, view, _settled(view)) or view.rules.refusal(quantity, OrderType.LIMIT, far) is not None:
         return False
     if plan.style == "aggressive":
         return True
@@ -318,9 +325,9 @@ def _capped(plan: PovPlan, quantity: Decimal) -> Decimal:
     return min(quantity, plan.most) if plan.most is not None else quantity
 
 
-def _least(plan: PovPlan, view: View, tag: str) -> Decimal:
-    """The smallest child worth placing: the last one may be smaller."""
-    return min(plan.least, view.order.quantity - view.claimed_beside(tag))
+def _least(plan: PovPlan, view: View, claimed: Decimal) -> Decimal:
+    """The smallest child worth placing beside what is claimed: the last one may be smaller."""
+    return min(plan.least, view.rules.round_quantity(view.order.quantity - claimed, OrderType.LIMIT))
 
 
 def _all_stay(view: View, wants: Sequence[Want]) -> bool:

@@ -263,6 +263,12 @@ def test_no_child_is_smaller_than_the_least_but_the_last() -> None:
     assert place.quantity == 2
 
 
+def test_an_order_smaller_than_the_least_child_is_one_child() -> None:
+    story = pov("0.2004", params={"min_child_quantity": "1", "max_participation": "0.6", "min_participation": "0.1"})
+    (place,) = look(story, 40).place
+    assert place.quantity == Decimal("0.2")
+
+
 def test_between_the_bounds_it_only_rests_and_below_it_crosses() -> None:
     band = {"min_participation": "0.1", "max_participation": "0.5"}
     story = pov(params={**band, "participation": "0.2"})
@@ -399,7 +405,15 @@ def test_parameters_that_make_no_sense(params: dict[str, str], words: str) -> No
 def test_what_may_only_make_is_never_asked_to_take() -> None:
     with pytest.raises(Refusal, match="post_only"):
         pov(post_only=True, params={"style": "aggressive"})
-    assert pov(post_only=True).plan.style == "passive"
+    story = pov(post_only=True)
+    assert story.plan.style == "passive"
+    assert story.algorithm.notes(story.state.parent) == ("20.0% of the volume at alpha, passive, as it may only make",)
+
+
+@pytest.mark.parametrize("in_force", [TimeInForce.IOC, TimeInForce.FOK])
+def test_what_is_for_one_moment_does_not_follow_a_volume(in_force: TimeInForce) -> None:
+    with pytest.raises(Refusal, match="time_in_force"):
+        pov(time_in_force=in_force)
 
 
 def test_a_child_must_be_tradable() -> None:

@@ -200,6 +200,36 @@ def test_refusals_of_one_venue_do_not_hold_up_another() -> None:
     assert sent(story.step()) == [("beta", "5", "100.30")]
 
 
+def refused_times(story: Story, venue: str, most: int) -> int:
+    """How often a venue refuses before the order ends."""
+    for count in range(1, most + 1):
+        show(story, venue, ("100", "9"))
+        story.state.rejected(at(story, venue), "no", story.now)
+        story.step()
+        if story.state.over:
+            return count
+        story.now = story.decision.wake_at or 0
+    return most + 1
+
+
+def test_refusals_end_the_order_later_where_another_venue_may_still_come() -> None:
+    assert refused_times(router("5", "101", venues={"alpha": ALPHA}), "alpha", 20) == 5
+    story = router("5", "101", venues={"alpha": ALPHA, "beta": BETA})
+    assert refused_times(story, "alpha", 20) == 10
+    assert story.last.status is OrderStatus.REJECTED
+
+
+def test_the_pause_after_a_refusal_is_of_the_venue() -> None:
+    story = router("5", "101", venues={"alpha": ALPHA, "beta": BETA})
+    assert refused_times(story, "alpha", 3) == 4
+    able(story, "alpha", usable=False)
+    show(story, "beta", ("100.3", "9"))
+    story.state.rejected(at(story, "beta"), "no", story.now)
+    story.step()
+    story.now += 500
+    assert sent(show(story, "beta", ("100.3", "9"))) == [("beta", "5", "100.30")]
+
+
 def test_a_venue_that_shows_what_it_never_fills_is_left_out_for_longer_each_time() -> None:
     story = router("5", "101", venues={"alpha": ALPHA})
     tried = []
@@ -548,7 +578,7 @@ class Venues:
     most=st.sampled_from([None, 1, 2]),
     count=st.integers(1, 3),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=150)
 def test_in_any_market(
     seed: int, side: Side, quantity: str, limit: str | None, mode: str, slippage: str, most: int | None, count: int
 ) -> None:
