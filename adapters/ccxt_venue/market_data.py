@@ -17,11 +17,13 @@ from adapters.ccxt_venue.feed import Feed, Known
 from adapters.ccxt_venue.market_binance import BinanceMarket, Tape
 from adapters.ccxt_venue.market_unified import PolledMarket, UnifiedMarket
 from adapters.ccxt_venue.requests import Requests
+from adapters.ccxt_venue.watch import first_of
 
 SHORTEST_PAUSE = 0.25
 LONGEST_PAUSE = 15.0
 STABLE_SECONDS = 10.0
-FAILURES_BEFORE_POLLING = 3
+FIRST_BOOK_SECONDS = 3.0
+"""A stream that shows no book for so long is none: some venues accept a subscription that they never serve."""
 POLLED_SECONDS = 30.0
 """After which a stream is tried again; the next time after twice as long."""
 MOST_POLLED_SECONDS = 900.0
@@ -76,16 +78,16 @@ class MarketData:
 
     async def _keep_running(self, feed: Feed) -> None:
         stream, poll = self._ways()
-        failures, pause, polled = 0, SHORTEST_PAUSE, POLLED_SECONDS
+        failed, pause, polled = False, SHORTEST_PAUSE, POLLED_SECONDS
         while not self._closed:
-            streaming = stream is not None and failures < FAILURES_BEFORE_POLLING
+            streaming = stream is not None and not failed
             feed.begin()
             began = time.monotonic()
             try:
                 if stream is None:
                     await poll(feed)
                 elif streaming:
-                    await stream(feed)
+                    await first_of(stream(feed), _shows(feed))
                 else:
                     async with asyncio.timeout(polled) as limit:
                         await poll(feed)
@@ -99,10 +101,10 @@ class MarketData:
                 reason = self._requests.hide(f"{type(error).__name__}: {error}")[:300]
             stood, seconds = feed.is_up, time.monotonic() - began
             if streaming:
-                failures = 0 if stood else failures + 1
+                failed = not stood
                 polled = POLLED_SECONDS if stood else polled
             else:
-                failures = FAILURES_BEFORE_POLLING - 1  # the stream once again, before asking goes on
+                failed = False  # the stream once again, before asking goes on
                 if stream is not None and limit.expired():
                     reason, polled = "the stream is tried again", min(polled * 2, MOST_POLLED_SECONDS)
             if stood and seconds > STABLE_SECONDS:
@@ -120,3 +122,16 @@ class MarketData:
         if has.get("watchOrderBook"):
             return (lambda feed: self._unified.run(feed, known)), (lambda feed: self._polled.run(feed, known))
         return None, (lambda feed: self._polled.run(feed, known))
+
+
+async def _shows(feed: Feed) -> None:
+    """Never return once a book came.
+
+    Raises:
+        ConnectionError: none came in time.
+    """
+    try:
+        await asyncio.wait_for(feed.first.wait(), FIRST_BOOK_SECONDS)
+    except TimeoutError:
+        raise ConnectionError(f"no book within {FIRST_BOOK_SECONDS:g} s") from None
+    await asyncio.Event().wait()

@@ -203,6 +203,17 @@ async def test_a_silent_stream_of_a_quiet_market_stays_up_and_one_of_a_moving_ma
             await until(lambda: sink.of("book")[-1].bid == Decimal("49999.5"))
 
 
+async def test_a_venue_that_takes_a_subscription_and_never_serves_it_is_polled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.ccxt_venue.market_data.FIRST_BOOK_SECONDS", 0.5)
+    async with market() as scene:
+        await scene.quote("49990", "50010")
+        await scene.control.fault("stall_streams", seconds=60.0)
+        async with watching(scene.adapter) as sink:
+            await until(lambda: sink.of("book"), 8.0)
+            assert sink.of("book")[-1].bid == 49990
+            assert sink.of("up")
+
+
 async def test_who_watches_a_venue_that_is_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(market_data, "SHORTEST_PAUSE", 0.01)
     async with market() as scene:
