@@ -8,9 +8,10 @@
   place is better by more than `repost_bps`. An order that may only make (`post_only`) just rests.
 
 A book is trusted less as it ages: by half at `stale_ms`, then not at all. After an order at a venue its book must have been
-renewed before it is taken from again; a new round waits up to a quarter of a second for that. A venue that refused an order
-is left out for half a second, doubled by each refusal that follows, as is one that cannot be sent orders. A venue with an
-order whose end is not known is left out until it is; the others go on without it after two seconds.
+renewed before it is taken from again; a new round waits up to a quarter of a second for that. A venue that refused an order,
+or filled nothing of two in a row, is left out for half a second, doubled each time that follows; one that cannot be sent
+orders is left out as long as that lasts. A venue with an order whose end is not known is left out until it is; the others go
+on without it after two seconds.
 
 Without a limit price an order takes only what is within `max_sweep_bps` of the best price of all venues, so that it does not
 walk up an empty book; books that fill up again are swept again. While every venue is beyond the limit or the slippage bound,
