@@ -1,4 +1,4 @@
-"""What holds of every algorithm, whatever happens to it. A life is drawn as bytes: see `tests.unit.simulated_market`."""
+"""What holds of every algorithm, whatever happens to it. A life is drawn as bytes: see `tests.unit.simulated_life`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from algorithms import ALGORITHMS
 from schemas.market import Candle, MarketRules
 from schemas.terms import OrderType, Side, TimeInForce
+from tests.unit.simulated_life import live_out
 from tests.unit.simulated_market import SimulatedMarket
 from tests.unit.story import RULES
 
@@ -132,10 +133,10 @@ def test_there_are_examples_of_every_algorithm() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(ALGORITHMS) & set(EXAMPLES)))
 @given(data=st.data(), happenings=st.binary(min_size=80, max_size=400))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 def test_whatever_happens(name: str, data: st.DataObject, happenings: bytes) -> None:
     """Never more than the parent, never beyond its bounds or its time, never otherwise after a restart; and it ends."""
     market = data.draw(orders(name))
     market.step()
-    market.live_out(happenings)
+    live_out(market, happenings)
     market.ends_well()

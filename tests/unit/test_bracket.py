@@ -16,6 +16,7 @@ from schemas import exact_json
 from schemas.market import MarketRules
 from schemas.order import ChildOrder, ChildState, Fill, OrderStatus, ParentOrder, Role
 from schemas.terms import OrderType, Side
+from tests.unit.simulated_life import live_out
 from tests.unit.simulated_market import SimulatedMarket
 from tests.unit.story import RULES, Story
 
@@ -195,14 +196,14 @@ def test_a_fired_stop_stays_fired() -> None:
     assert (the_exit(story).tag, the_exit(story).quantity) == ("stop_loss_fired", 6)
 
 
-def test_a_stop_that_fires_is_not_forgotten_while_the_take_profit_is_being_canceled() -> None:
-    """The price comes back before the cancel is confirmed: nothing has been closed, and both are as before."""
+def test_a_price_that_comes_back_before_the_cancel_is_confirmed_leaves_the_take_profit() -> None:
+    """Watched here, a stop has fired once its order is placed, and not when its price was first seen."""
     story = filled(RULES)
     opened(story)
     moves(story, "90")
     moves(story, "95")
     child = replaced(story)
-    assert child.tag in ("take_profit", "stop_loss_fired")
+    assert child.tag == "take_profit"
     assert child.quantity == 10
 
 
@@ -368,6 +369,26 @@ def test_what_the_entry_fills_after_its_exit_closed_is_protected_again() -> None
     assert the_exit(story).quantity == 6
 
 
+def test_a_fill_that_raced_the_entry_s_end_is_protected_after_the_trade_was_closed() -> None:
+    story = bracket(RULES)
+    entry = story.state.entries.children[0]
+    story.venue("open", "4", story.trade("4"), child=entry)
+    opened(story)
+    story.cancel("enough")
+    story.venue("canceled", "4", child=entry)
+    sold(story, "4", "110")
+    story.step()
+    assert (story.told[-1], story.state.over) == ("trade.closed", True)
+    story.fills(story.trade("6"), child=entry)
+    assert not story.state.over
+    assert the_exit(story).quantity == 6
+    opened(story)
+    sold(story, "6", "110")
+    story.step()
+    assert story.last.event_type == "trade.closed"
+    assert story.last.realized_pnl == 100, "of both together"
+
+
 def restarted(story: Story) -> None:
     """Another replica goes on with what the ledger holds."""
     state = story.state
@@ -444,7 +465,7 @@ def test_exits_never_close_more_than_was_opened(
     )
     market.shows()
     market.step()
-    market.live_out(happenings)
+    live_out(market, happenings)
     state = market.state
     there = [market.truth[child.child_id] for child in state.exits.children if child.child_id in market.truth]
     closed = sum((one.filled + (one.leaves if one.open else 0) for one in there), Decimal(0))
