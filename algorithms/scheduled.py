@@ -193,16 +193,17 @@ class Scheduled(Worked[P, SchedulePlan]):
         assert isinstance(memory, ScheduleMemory)
         start = started(order)
         elapsed = view.now - start
-        tape = accrue(memory.tape, view.market, view.totals.filled, counting=True)
         if elapsed >= plan.duration:
             left = order.quantity - view.totals.filled
             reason = f"its time is over: {left:f} of {order.quantity:f} left"
             return Work(done=Done(OrderStatus.EXPIRED, reason))
         index = max(bisect_right(plan.starts, elapsed) - 1, 0)
-        if memory.slice != index:
-            memory = ScheduleMemory(tape, index, self.progress(plan, view, index, tape))
-        elif plan.max_participation is not None:
-            memory = msgspec.structs.replace(memory, tape=tape)
+        if memory.slice != index or plan.max_participation is not None:
+            tape = accrue(memory.tape, view.market, view.totals.filled, counting=True)
+            if memory.slice != index:
+                memory = ScheduleMemory(tape, index, self.progress(plan, view, index, tape))
+            else:
+                memory = msgspec.structs.replace(memory, tape=tape)
         ends = plan.starts[index + 1] if index + 1 < len(plan.starts) else plan.duration
         wants, wakes, waiting = self._wants(plan, view, memory, index, elapsed, ends)
         wake_at = min([start + ends, *(start + at for at in wakes if at > elapsed)])
@@ -245,8 +246,8 @@ class Scheduled(Worked[P, SchedulePlan]):
             due = rest
         cross_at = max(begins, ends - min(max((ends - begins) // 5, 1_000), (ends - begins) // 2))
         if plan.style == "aggressive" or finishing or (plan.style == "passive" and elapsed >= cross_at):
-            if due <= 0:
-                return (), wakes, waiting
+            if due <= 0 or due < rules.lot:
+                return (), wakes, waiting  # what the plan's rounding left over: nothing to be woken for
             return (self.take(view, due, tag=tag, slippage_bps=plan.child_slippage_bps),), wakes, waiting
         if plan.style == "passive":
             wakes.append(cross_at)

@@ -175,10 +175,12 @@ def _filled(view: View) -> Done | None:
         )
     if not view.totals.filled:
         return None
-    reasons = [refusal for venue in view.order.routes if (refusal := _dust(view, venue, free)) is not None]
-    if len(reasons) == len(view.order.routes):
-        return Done(OrderStatus.FILLED, f"the rest of {free:f} is dust: {reasons[0]}")
-    return None
+    reason = None
+    for venue in reversed(view.order.routes):
+        reason = _dust(view, venue, free)
+        if reason is None:
+            return None
+    return Done(OrderStatus.FILLED, f"the rest of {free:f} is dust: {reason}")
 
 
 def _dust(view: View, venue: str, quantity: Decimal) -> str | None:
@@ -321,10 +323,9 @@ def _pause(view: View, want: Want) -> int | None:
 
 def _last(view: View, want: Want) -> ChildOrder | None:
     """The latest child at the same venue that was meant for the same."""
-    venue, children = want.venue or view.order.home, view.children
-    for index in range(len(children) - 1, max(len(children) - 65, -1), -1):
-        child = children[index]
-        if (child.tag == want.tag or child.state in _FAILED) and child.venue == venue:
+    tag, venue = want.tag, want.venue or view.order.home
+    for child in reversed(view.children[-64:]):
+        if (child.tag == tag or child.state in _FAILED) and child.venue == venue:
             return child
     return None
 
