@@ -340,6 +340,8 @@ def _place(view: View, want: Want, free: Decimal) -> Place | tuple[str, Decimal 
     bound = worst_price(order)
     if order.max_slippage_bps is not None and order.arrival is None:
         return f"no price of {order.symbol} is known to measure slippage by", None
+    if want.takes and order.post_only:
+        return f"it may only make, and nothing rests at {venue} now", None
     if want.takes:
         if market is None or market.book is None:
             if bound is None and price is None:

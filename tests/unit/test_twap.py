@@ -309,3 +309,35 @@ def test_a_breach_may_end_the_order() -> None:
     assert story.state.parent.status is OrderStatus.CANCELED
     assert story.last.slippage_bps == Decimal("60.00")
     assert "60.00 bps" in str(story.last.reason)
+
+
+def test_adaptive_takes_at_once_where_resting_saves_next_to_nothing() -> None:
+    story = twap(style="adaptive")
+    (place,) = story.market("99.999", "100").place
+    assert place.time_in_force is TimeInForce.IOC
+    story = twap(style="adaptive", slices=10)
+    (place,) = story.market("99.98", "100").place
+    assert place.post_only
+
+
+@pytest.mark.parametrize("style", ["adaptive", "passive", "aggressive"])
+def test_an_order_that_may_only_make_never_takes(style: str) -> None:
+    story = Story(
+        "100",
+        "101",
+        algorithm="twap",
+        params={"duration_seconds": 100, "slices": 10, "style": style},
+        post_only=True,
+    )
+    for now in range(START, START + 101_000, 1_000):
+        story.now = now
+        story.market("99.9", "100.1", step=False)
+        for place in story.step().place:
+            assert place.post_only
+            assert place.price == Decimal("99.9")
+        for child in story.live:
+            if child.cancel_requested:
+                story.venue("canceled", child=child)
+            elif child.venue_order_id is None:
+                story.venue("open", child=child)
+    assert story.state.parent.status is OrderStatus.EXPIRED
