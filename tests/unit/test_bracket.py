@@ -193,7 +193,10 @@ def test_a_fired_stop_stays_fired() -> None:
     replaced(story)
     sold(story, "4", "90", status="canceled")
     moves(story, "105")
-    assert (the_exit(story).tag, the_exit(story).quantity) == ("stop_loss_fired", 6)
+    again = the_exit(story)
+    assert (again.tag, again.quantity, again.cancel_requested) == ("stop_loss_fired", 6, False)
+    story.venue("canceled", "0", child=again)
+    assert the_exit(story).tag == "stop_loss_fired"
 
 
 def test_a_price_that_comes_back_before_the_cancel_is_confirmed_leaves_the_take_profit() -> None:

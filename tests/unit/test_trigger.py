@@ -176,6 +176,16 @@ def test_a_trailing_sell_follows_the_highest_price_and_fires_below_it() -> None:
     assert story.state.parent.trigger.fired_price == Decimal("108.9")
 
 
+@pytest.mark.parametrize(("side", "first", "still"), [(Side.SELL, "99.5", "110"), (Side.BUY, "100.5", "90")])
+def test_a_stop_price_given_is_left_only_for_a_better_one(side: Side, first: str, still: str) -> None:
+    story = stop(TRAIL, first, side=side, params={"trail_bps": 100})
+    story.market("99.9", "100.1", last="100")
+    assert story.state.parent.trigger is not None
+    assert story.state.parent.trigger.price == Decimal(first)
+    story.market(last=still)
+    assert story.state.parent.trigger.price == Decimal(still) * (1 + side.sign * Decimal("0.01"))
+
+
 def test_a_trailing_buy_is_its_mirror() -> None:
     story = trailing(100, side=Side.BUY)
     story.market("99.9", "100.1", last="100")
