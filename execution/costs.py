@@ -16,7 +16,7 @@ from algorithms.base import Done
 from execution.market_data import MarketData
 from execution.order_state import OrderState
 from execution.store import STORE_ERRORS
-from execution.tca import measure
+from execution.tca import marked_out, measure
 from schemas.order import Tape
 from schemas.tca import MARKOUT_HORIZONS, CostReport, MarketWindow
 
@@ -52,14 +52,19 @@ class Costs:
         ours = {child.child_id for child in children}
         fills = [fill for fill in state.fills if fill.child_id in ours]
 
-        def made() -> CostReport:
-            return measure(parent, children, fills, self._window(state, now), schedule=schedule)
+        report = measure(parent, children, fills, self._window(state, now), schedule=schedule)
 
-        report = made()
+        def marked() -> CostReport:
+            window = self._window(state, now)
+            if state.parent.updated_at > now:
+                # Something came after its end.
+                return measure(parent, children, fills, window, schedule=schedule)
+            return marked_out(report, fills, window)
+
         self._keep(report)
         if fills and len(self._waiting) < MOST_WAITING:
             timer = asyncio.get_running_loop().call_later(AFTER, self._marked, parent.order_id)
-            self._waiting[parent.order_id] = (timer, made)
+            self._waiting[parent.order_id] = (timer, marked)
         return msgspec.structs.replace(report, schedule=(), path=(), fills=())
 
     def _window(self, state: OrderState, now: int) -> MarketWindow:

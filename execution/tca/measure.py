@@ -16,6 +16,7 @@ from execution.tca.mids import Observed, markout, mids_at, spread_capture
 from execution.tca.tracking import merge_fills, schedule_rmse, significant, thin
 from schemas.order import ChildOrder, ChildState, Fill, ParentOrder
 from schemas.tca import MARKOUT_HORIZONS, CostReport, Latency, MarketWindow, QualityFlag
+from schemas.terms import Side
 
 ZERO = Decimal(0)
 BPS = Decimal(10_000)
@@ -48,11 +49,8 @@ def measure(
     """
     fills = sorted(fills, key=lambda fill: fill.timestamp)
     trade = _Trade(parent, fills, window, fee_prices or {})
-    samples = list(window.samples)
-    if trade.arrival is not None and window.arrival_at is not None:
-        samples.append((window.arrival_at, trade.arrival))
-    mids = Observed(samples)
-    marked, complete = _markouts(parent, fills, mids)
+    mids = _mids(window)
+    marked, complete = _markouts(parent.side, fills, mids)
     at_fills = mids_at(fills, mids)
     life = max(parent.updated_at - parent.created_at, 0)
     volume, notional = window.volume, window.notional
@@ -120,6 +118,24 @@ def measure(
         fills=merge_fills(fills, MOST_FILLS),
     )
     return msgspec.structs.replace(report, **trade.shortfall(at_fills))
+
+
+def marked_out(report: CostReport, fills: Sequence[Fill], window: MarketWindow) -> CostReport:
+    """A report with the mark-outs and the path that a later window shows. The rest of `measure` looks at nothing after the end."""
+    path = thin(window.samples, MOST_POINTS)
+    if QualityFlag.MARKOUTS_MISSING not in report.flags:
+        return msgspec.structs.replace(report, path=path)
+    marked, complete = _markouts(report.side, fills, _mids(window))
+    flags = tuple(flag for flag in report.flags if not complete or flag is not QualityFlag.MARKOUTS_MISSING)
+    return msgspec.structs.replace(report, markouts=marked, flags=flags, path=path)
+
+
+def _mids(window: MarketWindow) -> Observed:
+    """The mids seen; the arrival price is one of them."""
+    samples = list(window.samples)
+    if window.arrival is not None and window.arrival_at is not None:
+        samples.append((window.arrival_at, window.arrival))
+    return Observed(samples)
 
 
 class _Trade:
@@ -235,11 +251,11 @@ def _venues(parent: ParentOrder, children: Sequence[ChildOrder]) -> tuple[str, .
     return tuple(sorted(filled or {child.venue for child in children} or {parent.exchange}))
 
 
-def _markouts(parent: ParentOrder, fills: Sequence[Fill], mids: Observed) -> tuple[dict[int, Decimal | None], bool]:
+def _markouts(side: Side, fills: Sequence[Fill], mids: Observed) -> tuple[dict[int, Decimal | None], bool]:
     marked: dict[int, Decimal | None] = {}
     whole = True
     for seconds in MARKOUT_HORIZONS:
-        cost, complete = markout(parent.side, fills, mids, seconds * 1000)
+        cost, complete = markout(side, fills, mids, seconds * 1000)
         marked[seconds] = _bps(cost, Decimal(1))
         whole = whole and complete
     return marked, whole

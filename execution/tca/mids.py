@@ -46,11 +46,12 @@ def mids_at(fills: Sequence[Fill], mids: Observed) -> list[Decimal] | None:
 def spread_capture(side: Side, fills: Sequence[Fill], mids: Observed, half_spreads: Observed) -> Decimal | None:
     """s (mid - p) / half-spread, weighted by notional over the fills where both are known; None where none is."""
     weighted = weights = ZERO
+    sign = side.sign
     for fill in fills:
         mid, half = mids.at(fill.timestamp), half_spreads.at(fill.timestamp)
         if mid is not None and half is not None:
             notional = fill.price * fill.quantity
-            weighted += notional * side.sign * (mid - fill.price) / half
+            weighted += notional * sign * (mid - fill.price) / half
             weights += notional
     return weighted / weights if weights else None
 
@@ -62,7 +63,7 @@ def markout(side: Side, fills: Sequence[Fill], mids: Observed, horizon_ms: int) 
     before the fill would say nothing of what came after. None when most of the notional has no such mid.
     """
     weighted = weights = whole = ZERO
-    complete = True
+    complete, sign = True, side.sign
     for fill in fills:
         notional = fill.price * fill.quantity
         whole += notional
@@ -71,7 +72,7 @@ def markout(side: Side, fills: Sequence[Fill], mids: Observed, horizon_ms: int) 
         if mid is None:
             complete = False
             continue
-        weighted += side.sign * (fill.price - mid) * fill.quantity
+        weighted += sign * (fill.price - mid) * fill.quantity
         weights += notional
     if not weights or weights < whole * MARKOUT_COVERAGE:
         return None, complete
