@@ -90,7 +90,7 @@ def compared(wanted: Wanted) -> int:
         json_document(_document(plan, wanted.model, runs, found, route, seconds))
     else:
         _print_rows(found)
-        _print_remarks(runs, found)
+        _print_remarks(plan.surveys, runs, found)
     speed = (
         f"{children:,} child orders in {seconds:.1f} s, {children / seconds:,.0f} a second; "
         f"{sum(one.virtual_seconds for one in runs) / 3600:,.1f} hours of market in virtual time"
@@ -194,11 +194,20 @@ def _quantity(
         raise ScenarioError("--quantity", "is required: the data shows no trades to take a share of")
     asked = USUAL_SHARE if wanted.participation is None else wanted.participation
     quantity = home.rules.round_quantity(mean * Decimal(str(asked)), OrderType.LIMIT)
+    told = []
+    if wanted.participation is None and home.opening is not None:
+        # One market order should find what it needs, or it would be compared with orders that trade more.
+        most = sum((level.quantity for level in home.opening.opposite(wanted.side)), ZERO) / 2
+        if most < quantity:
+            quantity = most
+            told.append(
+                "quantity: half of what the book shows at the first start; --quantity or --participation say otherwise"
+            )
     # More digits than anybody would order in say nothing.
     rounded = home.rules.round_quantity(_digits(quantity, 4), OrderType.LIMIT) if quantity else ZERO
     if not rounded:
         raise ScenarioError("--participation", f"{asked:g} of the volume is below the lot {home.rules.lot:f}")
-    return rounded, asked, []
+    return rounded, float(rounded / mean), told
 
 
 def _digits(value: Decimal, digits: int) -> Decimal:
@@ -366,6 +375,7 @@ def _clock(at: int) -> str:
 
 
 def _print_rows(found: Sequence[Row]) -> None:
+    heads: tuple[str, ...]
     heads = ("", "n", "filled", "cost", "95 % interval", "sd", "VWAP", "TWAP", "spread", "impact", "missed", "fees")
     body = [
         (
@@ -380,25 +390,25 @@ def _print_rows(found: Sequence[Row]) -> None:
         for row in found
     ]
     _table(heads, body, "Cost since arrival, and against VWAP and TWAP, in bps; spread + impact + missed + fees = cost")
-    more = (
-        "",
-        f"less {found[0].label}",
-        "95 % interval",
-        "pairs",
-        "",
-        "maker",
-        "children",
-        "part.",
-        f"mark-out {MARKOUT_SECONDS} s",
-        "time",
-    )
+    references = [row.label for row in found[: len(found[0].differences)]]
+    heads = ("", *(word for name in references for word in (f"less {name}", "95 % interval", "")))
+    out.print()
+    differences = [
+        (
+            row.label,
+            *(
+                word
+                for one in row.differences
+                for word in (_bps(one.mean if one else None), _interval(one), verdict(one))
+            ),
+        )
+        for row in found
+    ]
+    _table(heads, differences, "Difference in cost, order by order, in bps")
+    heads = ("", "maker", "children", "part.", f"mark-out {MARKOUT_SECONDS} s", "time")
     traded = [
         (
             row.label,
-            _bps(row.difference.mean if row.difference else None),
-            _interval(row.difference),
-            str(row.difference.n) if row.difference else "",
-            verdict(row),
             _percent(row.maker, 0),
             "–" if row.children is None else f"{row.children:.1f}",
             _percent(row.participation, 2),
@@ -408,19 +418,19 @@ def _print_rows(found: Sequence[Row]) -> None:
         for row in found
     ]
     out.print()
-    _table(more, traded, f"Difference to {found[0].label}, order by order, in bps; and how they traded, per order")
+    _table(heads, traded, "How they traded, per order")
     out.print()
 
 
-def verdict(row: Row) -> str:
-    """What the difference says, in a word."""
-    if row.difference is None:
+def verdict(difference: Figure | None) -> str:
+    """What a difference says, in a word."""
+    if difference is None:
         return ""
-    if row.difference.n < FEW:
+    if difference.n < FEW:
         return "too few"
-    if not row.difference.told_apart:
+    if not difference.told_apart:
         return "not told apart"
-    return "cheaper" if row.difference.mean < 0 else "dearer"
+    return "cheaper" if difference.mean < 0 else "dearer"
 
 
 def _table(heads: Sequence[str], body: Sequence[Sequence[str]], title: str) -> None:
@@ -447,10 +457,21 @@ def _percent(value: float | None, places: int) -> str:
     return "–" if value is None else f"{value:.{places}%}"
 
 
-def remarks(runs: Sequence[Run], found: Sequence[Row]) -> list[str]:
+def remarks(surveys: Sequence[Survey], runs: Sequence[Run], found: Sequence[Row]) -> list[str]:
     """What to keep in mind when reading the figures."""
     told = []
+    for one in surveys:
+        if any(line.startswith("synthesised books") for line in one.described):
+            told.append(
+                f"{one.venue}: the books are made up around trades, of which one comes every {one.seconds / one.trades:.1f} s: what resting "
+                "orders save or lose is an assumption. The rarer the trades, the more often a resting order is filled by a jump "
+                "through its price, and the dearer it looks; compare with other --spread-bps and --depth"
+            )
     for row, run in zip(found, runs, strict=True):
+        if row.filled is not None and row.filled < 0.999:
+            told.append(
+                f"{row.label}: {row.filled:.1%} filled; the rest is priced at the mid when the order ended, as if it could be had there"
+            )
         missing = run.asked - len(run.reports) - len(run.refused)
         if missing:
             why = f"{run.unfinished} still worked when the data ended" if run.unfinished else "no child order was sent"
@@ -463,13 +484,11 @@ def remarks(runs: Sequence[Run], found: Sequence[Row]) -> list[str]:
     least = min((row.n for row in found), default=0)
     if least < FEW:
         told.append(f"n = {least} is below {FEW}: it says little; start more orders with --every and --count")
-    if any(row.filled is not None and row.filled < 0.999 for row in found):
-        told.append("what was not filled is priced at the mid when the order ended, as if it could be traded there")
     return told
 
 
-def _print_remarks(runs: Sequence[Run], found: Sequence[Row]) -> None:
-    for line in remarks(runs, found):
+def _print_remarks(surveys: Sequence[Survey], runs: Sequence[Run], found: Sequence[Row]) -> None:
+    for line in remarks(surveys, runs, found):
         out.print(f"- {line}")
     out.print()
 
@@ -491,11 +510,10 @@ def _write(plan: Plan, wanted: Wanted, runs: Sequence[Run], found: Sequence[Row]
                 orders=orders_line(plan),
                 data=[f"{one.venue}: {line}" for one in plan.surveys for line in one.described],
                 model=wanted.model.words(),
-                remarks=remarks(runs, found),
+                remarks=remarks(plan.surveys, runs, found),
                 contestants=[one.described for one in plan.contestants],
                 baselines=[one.baseline for one in plan.contestants],
                 speed=speed,
-                verdicts=[verdict(row) for row in found],
                 runs=runs,
                 rows=found,
             )
@@ -554,7 +572,7 @@ def _document(
             }
             for one, run, row in zip(plan.contestants, runs, found, strict=True)
         ],
-        "remarks": remarks(runs, found),
+        "remarks": remarks(plan.surveys, runs, found),
         "speed": {
             "children": children,
             "seconds": round(seconds, 3),
@@ -567,6 +585,6 @@ def _fields(row: Row) -> dict[str, Any]:
     def plain(value: Any) -> Any:
         if isinstance(value, Figure):
             return {"n": value.n, "mean": value.mean, "low": value.low, "high": value.high}
-        return value
+        return [plain(one) for one in value] if isinstance(value, tuple) else value
 
     return {name: plain(getattr(row, name)) for name in Row.__slots__}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from execution.report.svg import Plot, apart, number, span, tick_label, ticks
+from execution.report.svg import Plot, number, span, tick_label, ticks
 from execution.simulate.compare import Figure, Row
 from execution.tca.aggregate import FEW, quantile
 
 WIDTH = 580
-WHOLE_WIDTH = 1200
 ROW = 30
 _LABEL = 26
 _MOST_SPECKS = 400
@@ -20,9 +19,10 @@ def cost_bars(rows: Sequence[Row], baselines: Sequence[bool]) -> str:
     return _bars(rows, [row.cost for row in rows], baselines, "Mean cost since arrival in bps")
 
 
-def difference_bars(rows: Sequence[Row], baselines: Sequence[bool]) -> str:
-    """The same for the difference to the first contestant, order by order."""
-    return _bars(rows, [row.difference for row in rows], baselines, "Mean difference in cost to the first, in bps")
+def difference_bars(rows: Sequence[Row], baselines: Sequence[bool], reference: int) -> str:
+    """The same for the difference to a reference, order by order."""
+    label = f"Mean cost less that of {rows[reference].label}, in bps"
+    return _bars(rows, [row.differences[reference] for row in rows], baselines, label)
 
 
 def _bars(rows: Sequence[Row], figures: Sequence[Figure | None], baselines: Sequence[bool], label: str) -> str:
@@ -34,7 +34,7 @@ def _bars(rows: Sequence[Row], figures: Sequence[Figure | None], baselines: Sequ
         height = len(rows) - index - 0.5
         _row_label(plot, height, row.label)
         if one is None:
-            plot.text_at(plot.x(0) + 8, plot.y(height) + 4, "what the others are measured from", "tick")
+            plot.text_at(plot.width - 4, plot.y(height) + 4, "reference", "tick", "end")
             continue
         kind = "base" if baselines[index] else "own"
         told = f"{row.label}: {number(one.mean, 2, signed=True)} bp, n = {one.n}"
@@ -54,7 +54,7 @@ def distributions(rows: Sequence[Row], costs: Sequence[Sequence[float]]) -> str:
     everything = [value for values in costs for value in values]
     # A few wild orders would press all others into one column: they are drawn at the edge.
     low, high = (quantile(everything, 0.005), quantile(everything, 0.995)) if everything else (0.0, 1.0)
-    plot = _rows(rows, span([low, high], zero=True), "Cost since arrival of every order, in bps", WHOLE_WIDTH, right=50)
+    plot = _rows(rows, span([low, high], zero=True), "Cost since arrival of every order, in bps", WIDTH, right=50)
     for index, (row, values) in enumerate(zip(rows, costs, strict=True)):
         height = len(rows) - index - 0.5
         _row_label(plot, height, row.label)
@@ -90,11 +90,15 @@ def cost_and_risk(rows: Sequence[Row], baselines: Sequence[bool]) -> str | None:
     plot.text_at(
         (plot.left + plot.right) / 2, plot.height - 6, "standard deviation between orders, bp", "tick", "middle"
     )
-    heights = apart([plot.y(cost) + 4 for _, cost, _, _ in points], 13, plot.top + 8, plot.bottom - 3)
-    for (deviation, cost, label, baseline), height in zip(points, heights, strict=True):
+    taken: list[tuple[float, float, float]] = []
+    for deviation, cost, label, baseline in points:
         told = f"{label}: {number(cost, 2, signed=True)} bp, standard deviation {deviation:.2f} bp"
         plot.dot((deviation, cost), 5, "dot base" if baseline else "dot many", told)
-        plot.text_at(plot.x(deviation) + 9, height, _short(label), "value")
+        left, height, length = plot.x(deviation) + 9, plot.y(cost) + 4, 6.7 * len(_short(label))
+        while any(abs(height - other) < 12 and left < end and begin < left + length for begin, end, other in taken):
+            height += 12
+        taken.append((left, left + length, height))
+        plot.text_at(left, height, _short(label), "value")
     return plot.svg()
 
 

@@ -21,6 +21,7 @@ from execution.simulate.baselines import known
 from execution.simulate.scenarios import Data, ScenarioError
 from execution.simulate.simulation import Scenario, simulate
 from execution.tca.aggregate import FEW, interval
+from schemas import exact_json
 from schemas.event import OrderEvent
 from schemas.tca import CostReport
 
@@ -46,9 +47,13 @@ class Model:
             "stays taken until a book shows another quantity there. Large orders look cheaper than they would be.",
             f"Queue: a resting order stands behind {_times(self.queue_ahead)} what its level showed when it arrived. Trades at its price "
             "eat the queue from the front; what left without a trade left evenly; a trade through its price fills it.",
-            f"Latency: {self.latency_ms:g} ms there and back, half each way. Fees: maker {self.maker_fee * 10_000:f} bps, "
-            f"taker {self.taker_fee * 10_000:f} bps.",
+            f"Latency: {self.latency_ms:g} ms there and back, half each way. Fees: maker {_plain(self.maker_fee)} bps, "
+            f"taker {_plain(self.taker_fee)} bps.",
         ]
+
+
+def _plain(fraction: Decimal) -> str:
+    return exact_json.plain(fraction * 10_000)
 
 
 def _times(factor: Decimal) -> str:
@@ -226,23 +231,24 @@ class Row:
     fees: float | None
     maker: float | None
     participation: float | None
+    """Of everybody's volume while the orders worked."""
     markout: float | None
     children: float | None
     """Per order."""
     seconds: float | None
     """From acceptance to the end of an order."""
-    difference: Figure | None
-    """The cost less the first baseline's, of the orders that both have."""
+    differences: tuple[Figure | None, ...]
+    """The cost less that of each reference, of the orders that both have; None for the reference itself."""
 
     @property
     def few(self) -> bool:
         return self.n < FEW
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each run; differences are to the first."""
-    reference = _costs(runs[0]) if runs else {}
-    return [_row(one, reference, first=number == 0) for number, one in enumerate(runs)]
+def rows(runs: Sequence[Run], references: int = 2) -> list[Row]:
+    """A row for each run; differences are to each of the first `references` runs."""
+    measured = [_costs(one) for one in runs[:references]]
+    return [_row(one, [None if one is runs[at] else own for at, own in enumerate(measured)]) for one in runs]
 
 
 def costs(run: Run) -> list[float]:
@@ -250,9 +256,12 @@ def costs(run: Run) -> list[float]:
     return list(_costs(run).values())
 
 
-def _row(run: Run, reference: Mapping[str, float], *, first: bool) -> Row:
+def _row(run: Run, references: Sequence[Mapping[str, float] | None]) -> Row:
     own = _costs(run)
-    paired = [cost - reference[start] for start, cost in own.items() if start in reference]
+    paired = [
+        None if other is None else [cost - other[start] for start, cost in own.items() if start in other]
+        for other in references
+    ]
     values = list(own.values())
     return Row(
         label=run.label,
@@ -270,11 +279,13 @@ def _row(run: Run, reference: Mapping[str, float], *, first: bool) -> Row:
         opportunity=_mean(run, "opportunity_bps"),
         fees=_mean(run, "fees_bps"),
         maker=_mean(run, "maker_share"),
-        participation=_mean(run, "participation"),
+        participation=_participation(run.reports),
         markout=_averaged([report.markouts.get(MARKOUT_SECONDS) for report in run.reports]),
         children=_mean(run, "children_sent"),
         seconds=_averaged([report.duration_ms / 1000 for report in run.reports]),
-        difference=None if first else figure(paired, f"difference:{run.label}"),
+        differences=tuple(
+            None if pairs is None else figure(pairs, f"difference {at}:{run.label}") for at, pairs in enumerate(paired)
+        ),
     )
 
 
@@ -293,6 +304,13 @@ def _costs(run: Run) -> dict[str, float]:
         for report in run.reports
         if report.since_arrival_bps is not None
     }
+
+
+def _participation(reports: Sequence[CostReport]) -> float | None:
+    """What was filled over everybody's volume, both summed over the orders: quiet hours do not count as much as busy ones."""
+    told = [(report.filled, report.filled / report.participation) for report in reports if report.participation]
+    volume = sum((seen for _, seen in told), Decimal(0))
+    return float(sum((filled for filled, _ in told), Decimal(0)) / volume) if volume else None
 
 
 def _mean(run: Run, name: str) -> float | None:

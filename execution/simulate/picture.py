@@ -28,7 +28,6 @@ class Page:
     contestants: Sequence[str]
     """Each algorithm with its parameters."""
     baselines: Sequence[bool]
-    verdicts: Sequence[str]
     runs: Sequence[Run]
     rows: Sequence[Row]
     speed: str = ""
@@ -62,22 +61,13 @@ def html(page: Page, *, now_ms: int | None = None) -> str:
 
 def _charts(page: Page) -> str:
     rows, baselines = page.rows, page.baselines
-    first = escape(rows[0].label)
+    bars = parts.key(("own", "algorithm"), ("base", "baseline"), ("error", "95 % interval of the mean"))
     risk = charts.cost_and_risk(rows, baselines)
     cards = [
-        parts.card(
-            "Cost since arrival, bp",
-            _key(("own", "algorithm"), ("base", "baseline"), ("error", "95 % interval"))
-            + charts.cost_bars(rows, baselines),
-        ),
-        parts.card(
-            f"Cost less that of {first}, order by order, bp",
-            _key(("own", "algorithm"), ("base", "baseline"), ("error", "95 % interval"))
-            + charts.difference_bars(rows, baselines),
-        ),
+        parts.card("Cost since arrival, bp", bars + charts.cost_bars(rows, baselines)),
         parts.card(
             "What the cost consists of, bp",
-            _key(
+            parts.key(
                 ("spread", "price against the mid at the fill"),
                 ("impact", "mid since arrival"),
                 ("missed", "not filled"),
@@ -86,16 +76,23 @@ def _charts(page: Page) -> str:
             )
             + charts.parts_of_cost(rows),
         ),
+        *(
+            parts.card(
+                f"Cost less that of {escape(rows[at].label)}, order by order, bp",
+                bars + charts.difference_bars(rows, baselines, at),
+            )
+            for at in range(len(rows[0].differences))
+        ),
         parts.card(
             "Cost against risk, bp",
-            _key(("many", "algorithm"), ("basedot", "baseline"))
+            parts.key(("many", "algorithm"), ("basedot", "baseline"))
             + (risk or '<div class="none">one order each: no deviation to tell</div>'),
+            note="Slower is riskier: the market has more time to move, either way.",
         ),
         parts.card(
             "Cost of every order, bp",
             charts.distributions(rows, [costs(run) for run in page.runs]),
             note="Each dot an order; the box holds the middle half, the bar is the median. The outermost 0.5 % stand at the edge.",
-            style="wide",
         ),
     ]
     return f'<div class="pair">{"".join(cards)}</div>'
@@ -103,12 +100,9 @@ def _charts(page: Page) -> str:
 
 _HEADS = (
     "contestant",
-    "verdict",
     "n",
     "filled",
     "cost",
-    "95 % interval",
-    "less first",
     "95 % interval",
     "sd",
     "VWAP",
@@ -117,43 +111,29 @@ _HEADS = (
     "impact",
     "missed",
     "fees",
-    "maker",
-    "children",
-    "part.",
-    f"{MARKOUT_SECONDS} s",
-    "time",
 )
+_MORE = ("maker", "children", "part.", f"{MARKOUT_SECONDS} s", "time")
 
 
 def _table(page: Page) -> str:
-    body = [
-        (_row(row, verdict), "few" if row.few else "") for row, verdict in zip(page.rows, page.verdicts, strict=True)
-    ]
-    table = parts.table(_HEADS, body, texts=2, sortable=True)
-    return f'<h2>Figures <span class="soft small">(means per order; costs in bp; click a head to sort)</span></h2><section class="card">{table}</section>'
+    body = [(_row(row), "few" if row.few else "") for row in page.rows]
+    table = parts.table((*_HEADS, *_MORE), body, sortable=True)
+    told = "(means per order; costs in bp; VWAP and TWAP: slippage against the market's; click a head to sort)"
+    return f'<h2>Figures <span class="soft small">{told}</span></h2><section class="card">{table}</section>'
 
 
-def _row(row: Row, verdict: str) -> list[parts.Cell]:
+def _row(row: Row) -> list[parts.Cell]:
     asked = f"{row.n}" if row.n == row.asked else f"{row.n}/{row.asked}"
     return [
         parts.text(row.label),
-        parts.text(verdict or "measured from"),
         parts.Cell(asked, str(row.n)),
         parts.percent(row.filled, 1),
         parts.bps(row.cost.mean if row.cost else None),
         _interval(row.cost),
-        parts.bps(row.difference.mean if row.difference else None),
-        _interval(row.difference),
-        parts.Cell(
-            parts.MISSING if row.deviation is None else f"{row.deviation:.2f}",
-            "" if row.deviation is None else f"{row.deviation:f}",
-        ),
+        _plain(row.deviation, 2),
         *(parts.bps(value) for value in (row.vwap, row.twap, row.spread, row.impact, row.opportunity, row.fees)),
         parts.percent(row.maker),
-        parts.Cell(
-            parts.MISSING if row.children is None else f"{row.children:,.1f}",
-            "" if row.children is None else f"{row.children:f}",
-        ),
+        _plain(row.children, 1),
         parts.percent(row.participation, 2),
         parts.bps(row.markout),
         parts.Cell(
@@ -161,6 +141,10 @@ def _row(row: Row, verdict: str) -> list[parts.Cell]:
             "" if row.seconds is None else f"{row.seconds:f}",
         ),
     ]
+
+
+def _plain(value: float | None, places: int) -> parts.Cell:
+    return parts.Cell(parts.MISSING) if value is None else parts.Cell(f"{value:,.{places}f}", f"{value:f}")
 
 
 def _interval(figure: Figure | None) -> parts.Cell:
@@ -208,10 +192,6 @@ def typical(reports: Sequence[CostReport]) -> CostReport | None:
     if measured:
         return measured[(len(measured) - 1) // 2]
     return reports[0] if reports else None
-
-
-def _key(*entries: tuple[str, str]) -> str:
-    return parts.key(*entries)
 
 
 _CSS = """

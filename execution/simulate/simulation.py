@@ -17,11 +17,11 @@ from execution.costs import Costs
 from execution.history import Histories
 from execution.ledger import order_key
 from execution.market_data import MarketData
-from execution.metrics import Metrics
 from execution.order_actor import Arrival
 from execution.planning import Planner
 from execution.runner import Runner
 from execution.simulate.memory_ledger import MemoryLedger
+from execution.simulate.unmeasured import Unmeasured
 from execution.simulate.virtual_time import Stuck, VirtualLoop
 from schemas.event import OrderEvent
 from schemas.signal import InvalidSignal, parse
@@ -113,7 +113,7 @@ class _Run:
         runner = self._runner = Runner(
             ledger,
             adapters,
-            Metrics(),
+            Unmeasured(),
             instance="simulation",
             max_retries=3,
             committed=lambda _: None,
@@ -144,7 +144,7 @@ class _Run:
             await asyncio.wait([feeding])
             feeding.result()
             while runner.live and not ended.done():
-                await asyncio.wait([ended], timeout=1.0)
+                await asyncio.wait([ended], timeout=10.0)
             # What a minute after the last fill shows belongs to it.
             await asyncio.wait([ended], timeout=65.0)
         except Stuck:

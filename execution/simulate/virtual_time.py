@@ -22,14 +22,13 @@ class _Selector(selectors.SelectSelector):
         self._passed = passed
 
     def select(self, timeout: float | None = None) -> Any:
-        if timeout is not None and timeout <= 0:
-            return ()
-        found = super().select(0)
-        if found:
-            return found
         if timeout is None:
-            raise Stuck("nothing is scheduled and nothing is ready")
-        self._passed(timeout)
+            found = super().select(0)
+            if not found:
+                raise Stuck("nothing is scheduled and nothing is ready")
+            return found
+        if timeout > 0:
+            self._passed(timeout)
         return ()
 
 
