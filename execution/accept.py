@@ -189,6 +189,7 @@ def rejection(
         remaining_quantity=None,
         commissions={},
         instance_id=instance,
+        algorithm=text("algorithm"),
         user_id=text("user_id") or unset,
         trade_id=text("trade_id") or unset,
         reason=f"{field}: {reason}" if field else reason,

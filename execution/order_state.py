@@ -574,6 +574,7 @@ class OrderState:
                 remaining_quantity=max(parent.quantity - sums.filled, ZERO),
                 commissions=sums.fees,
                 instance_id=self._instance,
+                algorithm=parent.algorithm,
                 user_id=parent.user_id if parent.user_id is not None else unset,
                 trade_id=parent.trade_id if parent.trade_id is not None else unset,
                 child=_told(child, fills or ()) if child is not None else unset,

@@ -100,6 +100,7 @@ class OrderEvent(msgspec.Struct, frozen=True, kw_only=True):
     remaining_quantity: Decimal | None
     commissions: dict[str, Decimal]
     instance_id: str
+    algorithm: str | None = None
     user_id: str | msgspec.UnsetType | None = msgspec.UNSET
     trade_id: str | msgspec.UnsetType | None = msgspec.UNSET
     child: EventChild | msgspec.UnsetType = msgspec.UNSET

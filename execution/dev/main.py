@@ -19,7 +19,7 @@ from adapters.simulator.process import VenueNotStarted
 from execution.dev.audit import Audit, audit
 from execution.dev.stack import DevStackError, Stack
 from execution.dev.strategy import DemoStrategy
-from execution.dev.view import progress_line, screen
+from execution.dev.view import cost_lines, progress_line, screen
 from execution.dev.watch import Watch
 from execution.embedded.pubsub.process import PubSubNotStarted
 from execution.embedded.redis_server import EmbeddedRedisError
@@ -173,15 +173,16 @@ class _Session:
         """Let every order end, stop the service as its host would, and compare everybody's records."""
         self._console.print("stopping: canceling what is open, waiting for the last events ...", style="dim")
         deadline = time.monotonic() + SETTLE_SECONDS
-        asked: set[str] = set()
+        asked: set[tuple[str, bool]] = set()
         while time.monotonic() < deadline:
             told = {event.signal_id for event in self._watch.latest.values()}
-            waiting = {event.signal_id for event in self._watch.open}
+            waiting = {(event.signal_id, event.status.terminal) for event in self._watch.open}
             if not waiting and told >= strategy.published.keys():
                 break
-            for signal_id in waiting - asked:
-                asked.add(signal_id)
-                await strategy.cancel(signal_id, "the demo ends")
+            for order in waiting - asked:
+                # A bracket is asked twice: once for its entry, then for its exits.
+                asked.add(order)
+                await strategy.cancel(order[0], "the demo ends")
             await asyncio.sleep(0.1)
         code = await self._stack.stop_service()
         result = await self._audit(list(strategy.published))
@@ -221,6 +222,11 @@ class _Session:
             f"{result.fills_in_events} in events"
         )
         say(f"events published    {result.events}   ({result.events_repeated} delivered again, counted once)")
+        costs = cost_lines(self._watch)
+        if costs:
+            say("cost by algorithm   (positive is cost; execution report writes a page with charts)")
+        for line in costs:
+            say(line)
         for problem in result.problems[:20]:
             say(f"  does not add up: {problem}", style="red")
         if len(result.problems) > 20:

@@ -21,7 +21,8 @@ STRATEGIES = ("ma_cross", "mean_revert", "breakout")
 
 
 class DemoStrategy:
-    """Publishes a mix of orders: at market, resting, immediate-or-cancel, post-only, with a deadline; cancels and amends some."""
+    """Publishes a mix of orders: of every algorithm, at market, resting, immediate-or-cancel, post-only, with a deadline, stops
+    and brackets; cancels and amends some."""
 
     def __init__(
         self, publisher: Publisher, signals_topic: str, control_topic: str, venues: Mapping[str, str], *, seed: int = 1
@@ -77,7 +78,8 @@ class DemoStrategy:
             "order_type": "limit",
         }
         near, far = (bid, ask) if side == "buy" else (ask, bid)
-        kinds = {"market": 30, "touch": 20, "cross": 15, "patient": 10, "ioc": 10, "maker": 10, "timed": 5}
+        kinds = {"market": 25, "touch": 15, "cross": 12, "patient": 8, "ioc": 8, "maker": 8, "timed": 4}
+        kinds |= {"algorithm": 25, "stop": 4, "bracket": 6}
         match draw.choices(list(kinds), list(kinds.values()))[0]:
             case "market":
                 signal["order_type"] = "market"
@@ -95,7 +97,47 @@ class DemoStrategy:
             case "timed":
                 expires_at = int(time.time() * 1000) + draw.randint(2000, 8000)
                 signal |= {"price": near, "time_in_force": "GTD", "expires_at": expires_at}
+            case "algorithm":
+                self._work(signal, near, far)
+            case "stop":
+                beyond = Decimal("1.0002") if side == "buy" else Decimal("0.9998")
+                signal |= {"order_type": "stop", "stop_price": (far * beyond).quantize(Decimal("0.01"))}
+                signal["expires_at"] = int(time.time() * 1000) + 20_000
+            case "bracket":
+                up, down = (far * factor for factor in (Decimal("1.0008"), Decimal("0.9992")))
+                profit, loss = (up, down) if side == "buy" else (down, up)
+                signal |= {
+                    "order_type": "market",
+                    "take_profit": profit.quantize(Decimal("0.01")),
+                    "stop_loss": loss.quantize(Decimal("0.01")),
+                }
         return signal
+
+    def _work(self, signal: dict[str, Any], near: Decimal, far: Decimal) -> None:
+        """Give a larger order to an algorithm."""
+        draw = self._random
+        signal["quantity"] *= 10
+        signal["order_type"] = "market"
+        seconds = draw.randint(10, 30)
+        algorithm = draw.choice(
+            ("twap", "twap", "vwap", "implementation_shortfall", "pov", "iceberg", "peg", "sniper", "smart_router")
+        )
+        signal["algorithm"] = algorithm
+        match algorithm:
+            case "twap" | "vwap" | "implementation_shortfall":
+                signal["algorithm_params"] = {"duration_seconds": seconds, "slices": draw.choice((5, 10))}
+            case "pov":
+                signal["algorithm_params"] = {"participation": "0.2", "duration_seconds": seconds}
+            case "iceberg":
+                shown = (signal["quantity"] / 5).quantize(Decimal("0.00001"))
+                signal |= {"order_type": "limit", "price": far}
+                signal["algorithm_params"] = {"display_quantity": shown, "price_mode": "pegged"}
+            case "peg":
+                signal["algorithm_params"] = {"duration_seconds": seconds, "at_end": "cross"}
+            case "sniper":
+                signal |= {"order_type": "limit", "price": far, "expires_at": int(time.time() * 1000) + seconds * 1000}
+            case "smart_router":
+                signal |= {"exchange": "auto"}
 
     async def _command(self) -> None:
         """Change one's mind about a recent order; it may have filled already, which is part of the show."""
@@ -105,6 +147,8 @@ class DemoStrategy:
         if self._random.random() < 0.5 or "price" not in signal:
             await self.cancel(chosen, "the strategy changed its mind")
             return
+        if "algorithm" in signal:
+            return  # these know themselves what to do about the market
         bid, ask = await self._touch(signal["exchange"], signal["symbol"])
         price = ask if signal["side"] == "buy" else bid
         await self._control(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from decimal import Decimal
 
@@ -40,6 +41,14 @@ def progress_line(signals: int, watch: Watch, seconds: float) -> str:
     )
 
 
+def cost_lines(watch: Watch) -> list[str]:
+    """What the ended orders cost, by algorithm."""
+    return [
+        f"  {algorithm:26} {len(costs):4d} orders  {statistics.fmean(map(float, costs)):+7.2f} bps against arrival"
+        for algorithm, costs in sorted(watch.costs.items())
+    ]
+
+
 def screen(header: str, signals: int, watch: Watch, seconds: float) -> RenderableType:
     """Everything at a glance: orders with their progress, fills, events."""
     summary = Text.assemble(
@@ -55,7 +64,7 @@ def screen(header: str, signals: int, watch: Watch, seconds: float) -> Renderabl
 
 def _orders(watch: Watch) -> Table:
     table = Table(title="Orders", expand=True, title_justify="left", show_edge=False, header_style="bold")
-    for name in ("order", "strategy", "venue", "symbol", "side"):
+    for name in ("order", "algorithm", "venue", "symbol", "side"):
         table.add_column(name, no_wrap=True)
     for name in ("quantity", "filled", "average"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -66,7 +75,7 @@ def _orders(watch: Watch) -> Table:
         side = str(event.side or "")
         table.add_row(
             event.signal_id.rpartition("_")[2],
-            event.strategy_id or "",
+            event.algorithm or "",
             event.exchange or "",
             event.symbol or "",
             Text(side, style="green" if side == "buy" else "magenta"),
