@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import os
+import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
@@ -12,16 +15,20 @@ import msgspec
 import pytest
 
 from adapters.simulator.market import MarketConfig
+from adapters.simulator.process import VenueProcess
 from execution.ledger import order_key
 from schemas.event import OrderEvent
 from tests.replica import until
-from tests.system import System, venue
+from tests.system import System, venue, venue_config
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(180)]
 
 LIVELY = MarketConfig(seed=7, volatility=0.3, trades=6.0, trade_value=20_000.0)
 """A market with quotes on both sides and takers that come a few times a second."""
 STEADY = MarketConfig(volatility=0.0, trades=0.0, permanent_impact=0.0, impact_half_life=0.2)
+
+DUST = Decimal("0.00012")
+"""A rest worth less than the venue's least notional; one that rested may be left so by who took most of it."""
 
 
 @pytest.fixture
@@ -116,28 +123,120 @@ async def test_every_schedule_goes_to_its_end(system: System) -> None:
     await system.agrees()
     for name in names:
         last = system.events(name)[-1]
-        assert (last.status, last.filled_quantity) == ("filled", Decimal("0.1")), (name, last)
+        assert last.status == "filled", (name, last.reason)
+        assert Decimal("0.1") - last.filled_quantity < DUST, (name, last.reason)
         orders = await at_venue(system, name)
-        assert executed(orders) == Decimal("0.1"), name
+        assert executed(orders) == last.filled_quantity, name
         assert last.timestamp - accepted(system, name).timestamp < 9_000, name
         tca = last.tca
         assert not isinstance(tca, msgspec.UnsetType), name
-        assert tca.filled == Decimal("0.1")
+        assert tca.filled == last.filled_quantity
         assert tca.slippage_arrival_bps is not None, name
     slices = await at_venue(system, "aggressive")
-    assert len(slices) >= 10
-    assert max(Decimal(order["origQty"]) for order in slices) < Decimal("0.03")
+    assert len(slices) > 5, "slices, and not all of it at the end"
+    assert max(Decimal(order["origQty"]) for order in slices) < Decimal("0.05")
+
+
+async def test_every_other_algorithm_goes_to_its_end(system: System) -> None:
+    first = await system.replica()
+    await system.replica()
+    wanted = Decimal("0.12")
+    params: dict[str, dict[str, Any]] = {
+        "iceberg": {"display_quantity": Decimal("0.03"), "price_mode": "pegged", "min_interval_ms": 200},
+        "fixed": {"display_quantity": Decimal("0.03")},
+        "native": {"display_quantity": Decimal("0.03"), "native": True},
+        "peg": {"duration_seconds": 8, "at_end": "cross", "post_only": False},
+        "mid": {"reference": "mid", "duration_seconds": 3},
+        "sniper": {"trigger_price": 50_400, "max_quantity_per_take": Decimal("0.05"), "lockout_ms": 300},
+        "pov": {"participation": Decimal("0.3"), "style": "aggressive", "interval_seconds": 1},
+        "follows": {"participation": Decimal("0.3"), "interval_seconds": 1, "duration_seconds": 6},
+    }
+    algorithm = {"fixed": "iceberg", "native": "iceberg", "mid": "peg", "follows": "pov"}
+    for name, given in params.items():
+        price = 50_400 if name in ("fixed", "native") else None
+        await system.signal(
+            name, quantity=wanted, price=price, algorithm=algorithm.get(name, name), algorithm_params=given
+        )
+    for name in params:
+        await until(lambda n=name: system.events(n))  # type: ignore[misc]
+        assert accepted(system, name).status == "accepted", accepted(system, name).reason
+    await asyncio.sleep(1.5)
+    first.kill()
+    await ended(system, *params, seconds=60)
+    await system.agrees()
+    for name in params:
+        last = system.events(name)[-1]
+        orders = await at_venue(system, name)
+        assert executed(orders) == last.filled_quantity, name
+        if name not in ("mid", "follows"):
+            assert last.status == "filled", (name, last.reason)
+            assert wanted - last.filled_quantity < DUST, (name, last.reason)
+        else:
+            assert last.status in ("filled", "expired"), (name, last.reason)
+        if name in ("sniper", "fixed", "iceberg"):
+            most = Decimal("0.05") if name == "sniper" else Decimal("0.04")
+            assert all(Decimal(order["origQty"]) <= most for order in orders), name
+    assert [order["icebergQty"] for order in await at_venue(system, "native")] == ["0.03000000"]
+
+
+async def test_an_order_over_two_venues(redis_url: str, pubsub_host: str, tmp_path: Path) -> None:
+    async with (
+        venue() as alpha,
+        venue() as beta,
+        System(redis_url, pubsub_host, tmp_path, {"alpha": alpha, "beta": beta}) as system,
+    ):
+        await system.control("alpha").trade("BTCUSDT", "BUY", "1", 49_990)
+        await system.control("alpha").trade("BTCUSDT", "SELL", "0.4", 50_000)
+        await system.control("alpha").trade("BTCUSDT", "SELL", "9", 50_040)
+        await system.control("beta").trade("BTCUSDT", "BUY", "1", 49_980)
+        await system.control("beta").trade("BTCUSDT", "SELL", "0.4", 50_010)
+        await system.control("beta").trade("BTCUSDT", "SELL", "9", 50_030)
+        first = await system.replica()
+        await system.signal("warm", exchange="auto", price=40_000, algorithm="smart_router")
+        await until(lambda: first.log.read_text().count("market data up") == 2)
+        await asyncio.sleep(0.5)
+        await system.signal("split", exchange="auto", quantity=1, price=50_050, algorithm="smart_router")
+        await system.signal(
+            "posts",
+            exchange="auto",
+            venues=["beta", "alpha"],
+            side="sell",
+            quantity=Decimal("0.5"),
+            price=50_020,
+            algorithm="smart_router",
+            algorithm_params={"mode": "post"},
+        )
+        split = await system.told("split", "filled")
+        # The best prices first, as far as a book a few hundred ms old is believed; then the cheaper of both second levels.
+        shares = [executed(await at_venue(system, "split", name)) for name in ("alpha", "beta")]
+        assert sum(shares) == 1
+        assert Decimal("0.3") < shares[0] <= Decimal("0.4")
+        assert split.average_price is not None
+        assert split.average_price < 50_013
+        await system.told("posts", "working")
+        first.kill()
+        await first.ended()
+        await system.replica()
+        await asyncio.sleep(2.0)
+        both = [*await at_venue(system, "posts", "alpha"), *await at_venue(system, "posts", "beta")]
+        assert len([order for order in both if order["status"] == "NEW"]) == 1
+        for name in ("alpha", "beta"):
+            await system.control(name).trade("BTCUSDT", "BUY", "0.5", 50_025)
+        await system.told("posts", "filled")
+        await system.command(type="order.cancel", signal_id="warm")
+        await system.told("warm", "canceled")
+        await system.agrees()
 
 
 async def test_killed_in_mid_schedule_it_goes_on_elsewhere(system: System) -> None:
     replicas = {f"replica-{number}": await system.replica() for number in range(2)}
-    params = {"duration_seconds": 9, "slices": 12, "style": "aggressive"}
+    params = {"duration_seconds": 7, "slices": 12, "style": "aggressive"}
     for name in ("a", "b", "c"):
         await system.signal(name, quantity=Decimal("0.12"), algorithm="twap", algorithm_params=params)
     for name in ("a", "b", "c"):
         await system.told(name, "partially_filled")
     owner = system.events("a")[-1].instance_id
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(1.0)
     replicas.pop(owner).kill()
     await ended(system, "a", "b", "c")
     await system.agrees()
@@ -151,7 +250,7 @@ async def test_killed_in_mid_schedule_it_goes_on_elsewhere(system: System) -> No
 async def test_restarted_within_its_lease(system: System) -> None:
     """As a pod that is killed and comes back under its name before anybody has missed it."""
     first = await system.replica(LEASE_TTL="4")
-    params = {"duration_seconds": 9, "slices": 12}
+    params = {"duration_seconds": 7, "slices": 12}
     for style in ("aggressive", "adaptive", "passive"):
         await system.signal(
             style, quantity=Decimal("0.12"), algorithm="twap", algorithm_params={**params, "style": style}
@@ -165,8 +264,10 @@ async def test_restarted_within_its_lease(system: System) -> None:
     await system.agrees()
     await never_ahead(system, "aggressive", Decimal("0.01"))
     for style in ("aggressive", "adaptive", "passive"):
-        assert system.events(style)[-1].status == "filled", style
-        assert executed(await at_venue(system, style)) == Decimal("0.12")
+        last = system.events(style)[-1]
+        assert last.status == "filled", style
+        assert Decimal("0.12") - last.filled_quantity < DUST, (style, last.reason)
+        assert executed(await at_venue(system, style)) == last.filled_quantity
 
 
 async def never_ahead(system: System, signal_id: str, each: Decimal) -> None:
@@ -185,7 +286,7 @@ async def never_ahead(system: System, signal_id: str, each: Decimal) -> None:
 async def test_a_market_beyond_the_slippage_bound_is_waited_out_or_ends_it(steady: System) -> None:
     system, control = steady, steady.control()
     await system.replica()
-    params = {"duration_seconds": 8, "slices": 16, "style": "aggressive"}
+    params = {"duration_seconds": 6, "slices": 16, "style": "aggressive"}
     common = {"quantity": Decimal("0.16"), "algorithm": "twap", "algorithm_params": params, "max_slippage_bps": 20}
     await system.signal("waits", **common)
     await system.signal("ends", **common, slippage_policy="END")
@@ -340,9 +441,12 @@ async def test_a_trigger_survives_the_service(steady: System) -> None:
     await first.ended()
     await control.price("BTCUSDT", 50_600)
     await system.replica()
-    await asyncio.sleep(1.0)
-    await control.price("BTCUSDT", 50_480)
-    trails = await system.told("trails", "filled")
+    async with asyncio.timeout(20):
+        while system.events("trails")[-1].status != "filled":
+            # A trigger on the last price sees what trades after the service is back.
+            await control.price("BTCUSDT", 50_480)
+            await asyncio.sleep(0.3)
+    trails = system.events("trails")[-1]
     assert trails.trigger.price == 50_490
     assert not system.events("stop")[-1].status.terminal
     await control.price("BTCUSDT", 49_480)
@@ -396,19 +500,94 @@ async def test_a_running_schedule_is_amended_paused_and_cancelled(steady: System
 # --- the venue fails ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("style", ["aggressive", "adaptive"])
-async def test_market_data_that_ceases_is_waited_for(system: System, style: str) -> None:
+async def test_market_data_that_ceases_is_waited_for(system: System) -> None:
     control = system.control()
     await system.replica()
-    params = {"duration_seconds": 9, "slices": 12, "style": style}
-    await system.signal("s", quantity=Decimal("0.12"), algorithm="twap", algorithm_params=params)
-    await system.told("s", "partially_filled")
+    params = {"duration_seconds": 8, "slices": 12}
+    for style in ("aggressive", "adaptive"):
+        await system.signal(
+            style, quantity=Decimal("0.12"), algorithm="twap", algorithm_params={**params, "style": style}
+        )
+    await system.told("aggressive", "partially_filled")
     for _ in range(3):
         await control.fault("drop_streams")
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.5)
     await control.fault("stall_streams", seconds=2.0)
-    await ended(system, "s")
-    assert system.events("s")[-1].status == "filled"
+    await ended(system, "aggressive", "adaptive")
+    for style in ("aggressive", "adaptive"):
+        assert system.events(style)[-1].status == "filled", system.events(style)[-1].reason
     await system.agrees()
-    if style == "aggressive":
-        await never_ahead(system, "s", Decimal("0.01"))
+    await never_ahead(system, "aggressive", Decimal("0.01"))
+
+
+async def test_a_venue_that_restarts_in_mid_schedule(redis_url: str, pubsub_host: str, tmp_path: Path) -> None:
+    """It forgets its orders, as no real venue does; what was traded before stays traded, and the schedule goes on."""
+    alpha = await VenueProcess.start(venue_config(market=LIVELY))
+    port = int(alpha.url.rpartition(":")[2])
+    async with System(redis_url, pubsub_host, tmp_path, {"alpha": alpha}) as system:
+        await system.replica()
+        params = {"duration_seconds": 8, "slices": 12}
+        for style in ("aggressive", "adaptive"):
+            await system.signal(
+                style, quantity=Decimal("0.12"), algorithm="twap", algorithm_params={**params, "style": style}
+            )
+        await system.told("aggressive", "partially_filled")
+        await asyncio.sleep(1.5)
+        alpha.kill()
+        await asyncio.sleep(1.5)
+        async with await VenueProcess.start(venue_config(market=LIVELY, port=port)):
+            await ended(system, "aggressive", "adaptive")
+            for style in ("aggressive", "adaptive"):
+                last = system.events(style)[-1]
+                record = await system.order(style)
+                assert last.status == "filled", (style, last.reason)
+                assert Decimal("0.12") - last.filled_quantity < DUST, (style, last.reason)
+                assert sum(fill.quantity for fill in record.fills) == last.filled_quantity
+            await never_ahead(system, "aggressive", Decimal("0.01"))
+    await alpha.stop()
+
+
+# --- what it cost ---------------------------------------------------------------------------------------------------------
+
+
+async def test_the_cost_report_is_written_as_a_page_and_a_table(system: System, tmp_path: Path) -> None:
+    await system.replica()
+    params = {"duration_seconds": 3, "slices": 6}
+    await system.signal(
+        "twap", quantity=Decimal("0.12"), algorithm="twap", algorithm_params=params, decision_price=49_950
+    )
+    await system.signal("market", side="sell", decision_price=50_000)
+    await ended(system, "twap", "market")
+    told = {name: system.events(name)[-1].tca for name in ("twap", "market")}
+    twap = told["twap"]
+    assert not isinstance(twap, msgspec.UnsetType)
+    assert twap.basis == "decision"
+    assert twap.total_bps is not None
+    parts = (twap.delay_bps, twap.execution_bps, twap.opportunity_bps, twap.fees_bps)
+    assert sum(part for part in parts if part is not None) == pytest.approx(twap.total_bps, abs=Decimal("0.001"))
+    page, table = tmp_path / "report.html", tmp_path / "report.csv"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "execution.cli",
+        "report",
+        "--out",
+        str(page),
+        "--csv",
+        str(table),
+        env={"PATH": os.environ["PATH"], "REDIS_URL": system.redis_url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    rows = {row["signal_id"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    assert rows.keys() == {"twap", "market"}
+    for name, row in rows.items():
+        tca = told[name]
+        assert not isinstance(tca, msgspec.UnsetType)
+        assert Decimal(row["filled"]) == tca.filled
+        assert Decimal(row["total_bps"]) == tca.total_bps
+        assert Decimal(row["average_price"]) == tca.average_price
+    html = page.read_text()
+    assert all(event.order_id in html for event in (accepted(system, "twap"), accepted(system, "market")))
