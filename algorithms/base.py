@@ -168,6 +168,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing is traded now, where something outside has to change first: shown to operators."""
     breach_bps: Decimal | None = None
     """With `waiting` or `done` for slippage: how far from the arrival price it would trade, positive is cost."""
+    stop_fired: bool = False
+    """The price of a watched stop-loss was reached."""
     protection_ended: str | None = None
     """Why the exits of a bracket need no more watching."""
 

@@ -45,6 +45,7 @@ def protect(view: View) -> Decision:
     if not live and order.status.terminal and not _unsettled(view) and _untradable(view, rest):
         return Decision(protection_ended=CLOSED if totals.filled else NOTHING)
     wanted = _wanted(view)
+    fired = wanted == _CLOSE
     keep, cancel = [], []
     for child in live:
         reason = _misfit(view, child, wanted, held - totals.claimed + child.leaves)
@@ -56,12 +57,13 @@ def protect(view: View) -> Decision:
     if live or cancel:
         resize = max((child.created_at for child in keep), default=0) + RESIZE_MS
         grown = any(child.leaves < held - totals.filled for child in keep)
-        return Decision(cancel=tuple(cancel), wake_when=watch, wake_at=resize if grown and view.now < resize else None)
+        again = resize if grown and view.now < resize else None
+        return Decision(cancel=tuple(cancel), wake_when=watch, wake_at=again, stop_fired=fired)
     pause = _pause(view)
     if pause is not None:
-        return Decision(wake_at=pause, wake_when=watch)
+        return Decision(wake_at=pause, wake_when=watch, stop_fired=fired)
     place = _place(view, wanted, held - totals.claimed)
-    return Decision(place=(place,) if place is not None else (), wake_when=watch)
+    return Decision(place=(place,) if place is not None else (), wake_when=watch, stop_fired=fired)
 
 
 def _held(view: View) -> Decimal:
@@ -89,14 +91,14 @@ def _refused(view: View, quantity: Decimal, price: Decimal) -> bool:
 def _wanted(view: View) -> str:
     """Which exit should hold the quantity now."""
     order, side = view.order, view.order.side
-    if any(child.tag == _CLOSE for child in view.exits):
+    if order.stop_fired or any(child.tag == _CLOSE for child in view.exits):
         return _CLOSE
     seen = _price(view)
     if (
         order.stop_loss is not None
         and seen is not None
         and side.sign * (seen - order.stop_loss) <= 0
-        and not _resting_stop(view)
+        and not _resting_stop(view, seen)
     ):
         return _CLOSE
     if order.take_profit is None:
@@ -111,13 +113,14 @@ def _wanted(view: View) -> str:
     return _PROFIT if distance <= way * (NEAR * 2 if resting else NEAR) else _STOP
 
 
-def _resting_stop(view: View) -> bool:
-    """Whether the venue holds the stop for everything: then it is the venue's to fire."""
+def _resting_stop(view: View, seen: Decimal) -> bool:
+    """Whether the venue holds the stop for everything: then it is the venue's to fire. One with a limit may be passed by."""
     last = view.exits[-1] if view.exits else None
     return (
         last is not None
         and last.tag == _STOP
         and last.state in (ChildState.OPEN, ChildState.PENDING, ChildState.UNKNOWN)
+        and (last.price is None or last.side.sign * (last.price - seen) >= 0)
     )
 
 

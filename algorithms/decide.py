@@ -25,6 +25,7 @@ def decide(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
         cancel=entry.cancel + exits.cancel,
         wake_at=min(wakes, default=None),
         wake_when=entry.wake_when + exits.wake_when,
+        stop_fired=exits.stop_fired,
         protection_ended=exits.protection_ended,
     )
 

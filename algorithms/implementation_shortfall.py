@@ -111,7 +111,10 @@ def _urgency(order: ParentOrder, parameters: ShortfallParameters, history: Seque
             raise Refusal(
                 "algorithm_params.daily_volume", "is required to estimate the impact: the history does not tell it"
             )
-        estimate = impact.linear(float(order.quantity), days, price=price, sigma_daily=sigma, daily_volume=volume)
+        try:
+            estimate = impact.linear(float(order.quantity), days, price=price, sigma_daily=sigma, daily_volume=volume)
+        except ValueError as error:
+            raise Refusal("algorithm_params.daily_volume", f"the impact cannot be estimated: {error}") from None
         eta = estimate.temporary_impact if eta is None else eta
         gamma = estimate.permanent_impact if gamma is None else gamma
         how = "estimated"

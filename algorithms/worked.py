@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from algorithms.base import Algorithm, Cancel, Decision, Done, Parameters, Place, View, When
-from algorithms.bounds import BPS, breach, depth, within, worst_price
+from algorithms.bounds import BPS, better, breach, depth, within, worst_price
 from schemas.market import ZERO, MarketRules
 from schemas.order import ChildOrder, ChildState, OrderStatus
 from schemas.terms import OrderType, Side, TimeInForce
@@ -98,7 +98,7 @@ class Worked(Algorithm[P, L]):
                 return Decision(wake_at=order.expires_at)
             return Decision(done=Done(status, reason))
         if not view.live and not _unsettled(view):
-            filled = _filled(view)
+            filled = _filled(view) or _too_little(view)
             if filled is not None:
                 return Decision(done=filled)
             refused = _refused(view, len(order.routes) if self.routes else 1)
@@ -185,12 +185,24 @@ def _filled(view: View) -> Done | None:
 
 def _dust(view: View, venue: str, quantity: Decimal) -> str | None:
     """Why a venue would not trade so little; None: it would, as far as is known."""
-    rules = view.rules_of(venue)
-    market = view.markets.get(venue)
-    kind = OrderType.LIMIT
-    price = view.order.limit_price or (market.mid if market is not None else None)
-    refusal = rules.refusal(rules.round_quantity(quantity, kind), kind, price)
+    rules, market, limit = view.rules_of(venue), view.markets.get(venue), view.order.limit_price
+    mid = market.mid if market is not None else None
+    # At the price it would have now: a buy does not pay its limit where the market is below it.
+    price = better(view.order.side, limit, mid) if limit is not None and mid is not None else limit or mid
+    refusal = rules.refusal(rules.round_quantity(quantity, OrderType.LIMIT), OrderType.LIMIT, price)
     return refusal[1] if refusal is not None and refusal[0] == "quantity" and not _too_much(rules, quantity) else None
+
+
+def _too_little(view: View) -> Done | None:
+    """The end of an order that no venue would trade any of, and of which nothing is filled."""
+    if view.totals.filled or view.free != view.order.quantity:
+        return None
+    reason = None
+    for venue in reversed(view.order.routes):
+        reason = _dust(view, venue, view.free)
+        if reason is None:
+            return None
+    return Done(OrderStatus.REJECTED, reason, "quantity")
 
 
 def _too_much(rules: MarketRules, quantity: Decimal) -> bool:

@@ -6,12 +6,15 @@ is acknowledged once the command is durable. What cannot be done is answered by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
 
+from algorithms import ALGORITHMS
 from execution.accept import rejection
+from execution.history import Histories
 from execution.intake import DeadLetter
 from execution.ledger import Fenced, Ledger, keys
 from execution.metrics import Metrics
@@ -20,6 +23,7 @@ from execution.pubsub import IncomingMessage
 from execution.runner import Runner
 from schemas import exact_json
 from schemas.command import AmendOrder, CancelOrder, InvalidCommand, OrderCommand, PauseOrder, ResumeOrder, parse
+from schemas.market import Candle
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +37,7 @@ class Commands:
         ledger: Ledger,
         metrics: Metrics,
         dead_letter: DeadLetter,
+        histories: Histories,
         *,
         instance: str,
         wake_outbox: Callable[[int], None],
@@ -43,6 +48,7 @@ class Commands:
         self._dead_letter = dead_letter
         self._instance = instance
         self._wake_outbox = wake_outbox
+        self._histories = histories
 
     async def read_inbox(self, shard: int) -> None:
         """Carry out what other replicas left for the owner of a shard."""
@@ -103,7 +109,13 @@ class Commands:
         if actor is None:
             fields = command.model_dump(exclude_none=True)
             return await self._refuse(fields, command_id, "order_id", "the order was rejected on arrival")
-        await actor.booked(_booking(actor, command))
+        history: Sequence[Candle] = ()
+        if isinstance(command, AmendOrder) and command.algorithm_params:
+            parent = actor.state.parent
+            lookback = ALGORITHMS[parent.algorithm].lookback
+            if lookback is not None:
+                history = await self._histories.candles(parent.home, parent.symbol, lookback)
+        await actor.booked(_booking(actor, command, history))
         await self._ledger.remember_command(shard, command_id)
         log.info("command carried out", type=command.type, order_id=actor.state.parent.order_id, reason=command.reason)
         return None
@@ -129,7 +141,7 @@ class Commands:
         self._wake_outbox(self._ledger.shard_of(key))
 
 
-def _booking(actor: OrderActor, command: OrderCommand) -> Booking:
+def _booking(actor: OrderActor, command: OrderCommand, history: Sequence[Candle]) -> Booking:
     state = actor.state
 
     def book(now: int) -> None:
@@ -138,7 +150,7 @@ def _booking(actor: OrderActor, command: OrderCommand) -> Booking:
             case CancelOrder():
                 refusal = state.request_cancel(command.reason, now)
             case AmendOrder():
-                answer = state.amend(command, now, actor.replan)
+                answer = state.amend(command, now, partial(actor.replan, history=history))
                 field, refusal = answer if answer is not None else (None, None)
             case PauseOrder() | ResumeOrder():
                 refusal = state.pause(isinstance(command, PauseOrder), command.reason, now)

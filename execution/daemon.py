@@ -305,17 +305,20 @@ class Daemon:
         )
         runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
         dead_letter = DeadLetters(publisher, topic_name(project, settings.dead_letter_topic))
+        histories = Histories(self._adapters)
         planner = Planner(
             self._adapters,
             market,
-            Histories(self._adapters),
+            histories,
             execution_timeout=settings.execution_timeout,
             signal_max_age=settings.signal_max_age,
             bracket_distance_bps=settings.bracket_distance_bps,
             bracket_policy=settings.bracket_policy,
         )
         acceptor = Acceptor(runner, ledger, planner, metrics, dead_letter, instance=instance, wake_outbox=outbox.wake)
-        self._commands = Commands(runner, ledger, metrics, dead_letter, instance=instance, wake_outbox=outbox.wake)
+        self._commands = Commands(
+            runner, ledger, metrics, dead_letter, histories, instance=instance, wake_outbox=outbox.wake
+        )
         self._reconciler = Reconciler(
             runner,
             ledger,

@@ -7,7 +7,7 @@ algorithm, commits, and only then acts. Requests run beside it and post their ou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ from execution.metrics import Metrics
 from execution.order_state import OrderState
 from execution.store import STORE_ERRORS
 from execution.venue_requests import Requests
-from schemas.market import MarketRules
+from schemas.market import Candle, MarketRules
 from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Tape
 
 log = structlog.get_logger(__name__)
@@ -256,15 +256,15 @@ class OrderActor:
                 self.log.error("an order that was written off is open at its venue", client_order_id=child.child_id)
                 self.state.cancel_sent(child, "its order had ended", now)
 
-    def replan(self, parent: ParentOrder) -> dict[str, Any]:
-        """The plan for changed parameters.
+    def replan(self, parent: ParentOrder, *, history: Sequence[Candle] = ()) -> dict[str, Any]:
+        """The plan for changed parameters; `history`: the candles that the algorithm plans with.
 
         Raises:
             Refusal: they are impossible.
         """
         algorithm = self._algorithm
         parameters = parsed(algorithm, parent.algorithm_params)
-        plan = algorithm.plan(parent, parameters, self.state.rules, ())
+        plan = algorithm.plan(parent, parameters, self.state.rules, history)
         self._plan = plan
         return as_record(plan)
 
@@ -311,6 +311,8 @@ class OrderActor:
             self._finish(decision, now)
         elif not state.parent.status.terminal:
             state.wait(decision.waiting, decision.breach_bps, now)
+        if decision.stop_fired:
+            state.stop_fired(now)
         if decision.protection_ended is not None:
             state.unprotected(decision.protection_ended, now)
         self._set_timer(decision.wake_at, now)

@@ -200,6 +200,12 @@ class OrderState:
             if breach_bps is not None and reason is not None:
                 self._emit(EventType.AMENDED, now, reason=f"paused: {reason}", slippage_bps=breach_bps)
 
+    def stop_fired(self, now: int) -> None:
+        """Keep that a watched stop-loss was reached."""
+        if not self.parent.stop_fired:
+            self.parent.stop_fired = True
+            self._touch(now)
+
     def unprotected(self, reason: str, now: int) -> None:
         """The exits of a bracket need no more watching."""
         self._tell_fills(now)

@@ -272,6 +272,8 @@ class ParentOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What the home market did up to the last commit."""
     waiting: str | None = None
     """Why nothing is traded now, where something outside has to change first."""
+    stop_fired: bool = False
+    """The price of a stop-loss that the service watches was reached: it closes, wherever the price goes then."""
     protection_ended: str | None = None
     """Why the exits of a bracket are no longer kept in place."""
     expires_at: int | None = None

@@ -95,7 +95,13 @@ class Replica:
             wake_outbox=lambda _: None,
         )
         self.commands = Commands(
-            self.runner, self.ledger, metrics, self._bury, instance=instance, wake_outbox=lambda _: None
+            self.runner,
+            self.ledger,
+            metrics,
+            self._bury,
+            Histories(adapters),
+            instance=instance,
+            wake_outbox=lambda _: None,
         )
         self.reconciler = Reconciler(
             self.runner,

@@ -145,6 +145,8 @@ class Story:
             state.finish(decision.done, self.now, breach_bps=decision.breach_bps)
         else:
             state.wait(decision.waiting, decision.breach_bps, self.now)
+        if decision.stop_fired:
+            state.stop_fired(self.now)
         if decision.protection_ended is not None:
             state.unprotected(decision.protection_ended, self.now)
         change = state.take(self.now)

@@ -199,14 +199,14 @@ def test_a_fired_stop_stays_fired() -> None:
     assert the_exit(story).tag == "stop_loss_fired"
 
 
-def test_a_price_that_comes_back_before_the_cancel_is_confirmed_leaves_the_take_profit() -> None:
-    """Watched here, a stop has fired once its order is placed, and not when its price was first seen."""
+def test_a_stop_that_was_reached_closes_although_the_price_comes_back_before_the_cancel_is_confirmed() -> None:
     story = filled(RULES)
     opened(story)
     moves(story, "90")
     moves(story, "95")
     child = replaced(story)
-    assert child.tag == "take_profit"
+    assert child.tag == "stop_loss_fired"
+    assert story.state.parent.stop_fired
     assert child.quantity == 10
 
 
