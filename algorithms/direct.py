@@ -83,6 +83,9 @@ class Direct(Algorithm[DirectParameters, Nothing]):
         kind = order.order_type if native else order.works_as
         quantity, price = view.free, order.limit_price
         if order.max_slippage_bps is not None and not native:
+            dust = _dust(view) if view.totals.filled else None
+            if dust is not None:
+                return Decision(done=Done(OrderStatus.FILLED, f"the rest of {view.free:f} is dust: {dust}"))
             wait = _beyond_slippage(view)
             if wait is not None:
                 return wait
@@ -97,6 +100,14 @@ class Direct(Algorithm[DirectParameters, Nothing]):
         quantity = rules.round_quantity(quantity, rounding)
         price = rules.round_price(price, order.side) if price is not None else None
         refusal = rules.refusal(quantity, rounding, price)
+        whole = rules.round_quantity(view.free, rounding)
+        if refusal is not None and quantity < whole and rules.refusal(whole, rounding, price) is None:
+            # The book shows too little within the bound; the order itself could be traded.
+            return Decision(
+                waiting=f"too little of {order.symbol} is offered within {order.max_slippage_bps:f} bps",
+                wake_when=(When(source="book"),),
+                wake_at=order.expires_at,
+            )
         if refusal is not None:
             field, reason = refusal
             if view.totals.filled and field == "quantity":
@@ -121,6 +132,13 @@ class Direct(Algorithm[DirectParameters, Nothing]):
 
 
 _AT_MARKET = (OrderType.MARKET, OrderType.STOP, OrderType.TAKE_PROFIT, OrderType.TRAILING_STOP)
+
+
+def _dust(view: View) -> str | None:
+    """Why nothing of the rest could be traded even within the whole slippage bound; None: it could."""
+    rules, kind = view.rules, OrderType.LIMIT
+    refusal = rules.refusal(rules.round_quantity(view.free, kind), kind, worst_price(view.order))
+    return refusal[1] if refusal is not None and refusal[0] == "quantity" else None
 
 
 def _beyond_slippage(view: View) -> Decision | None:
@@ -167,9 +185,10 @@ def _end(view: View, last: ChildOrder) -> Done | None:
         return Done(OrderStatus.FAILED if filled else OrderStatus.REJECTED, last.reason)
     if last.state is ChildState.VOID:
         return None if last.cancel_requested else Done(OrderStatus.FAILED, last.reason)
+    measured = order.max_slippage_bps is not None and order.works_as is OrderType.MARKET
+    if measured and last.state in (ChildState.EXPIRED, ChildState.FILLED):
+        return None  # what the book showed within the bound was taken; the rest is measured again
     if last.state is ChildState.EXPIRED:
-        if order.max_slippage_bps is not None and order.works_as is OrderType.MARKET:
-            return None  # what the book showed within the bound was taken; the rest is measured again
         return Done(OrderStatus.EXPIRED, last.reason or "the venue expired the rest")
     if last.state is ChildState.CANCELED and not last.cancel_requested and last.amendment == order.amendments:
         return Done(OrderStatus.CANCELED, last.reason or "canceled at the venue")
