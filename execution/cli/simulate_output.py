@@ -25,6 +25,8 @@ from schemas.signal import InvalidSignal, parse, unwrap
 from schemas.terms import OrderType, Side
 
 USUAL_SHARE = 0.05
+APART_BPS = 20
+"""Venues whose prices end further apart are not of one market."""
 _LEAST_MS = 100_000_000_000
 """An `at` from here on is in ms since the epoch, below it is in seconds from the first start."""
 
@@ -326,11 +328,11 @@ def _print_route(route: Mapping[str, Any]) -> None:
         title="Route of the first order, by the books at its start",
     )
     single = route["best_single"]
-    if route["saved_bps"] is not None:
-        out.print(
-            f"after fees {number(route['saved_bps'])} bps cheaper than {single['venue']} alone"
-            + ("" if route["exact"] else "; a better split may exist")
-        )
+    if route["saved_bps"] is not None and not route["saved_bps"]:
+        out.print(f"{single['venue']} alone is the best")
+    elif route["saved_bps"] is not None:
+        better = "" if route["exact"] else "; a better split may exist"
+        out.print(f"after fees {number(route['saved_bps'])} bps cheaper than {single['venue']} alone{better}")
     elif route["legs"]:
         out.print(f"the best single venue, {single['venue']}, could take {number(single['routed'])}")
     if route["unrouted"]:
@@ -362,7 +364,7 @@ def orders_line(plan: Plan) -> str:
     what = f"{order.side} {number(order.quantity)} {order.symbol} {order.order_type}"
     if order.price is not None:
         what += f" {number(order.price)}"
-    share = f" ({plan.share:.2%} of the mean volume in {order.duration:g} s)" if plan.share is not None else ""
+    share = f" ({plan.share * 100:.3g} % of the mean volume in {order.duration:g} s)" if plan.share is not None else ""
     if len(at) == 1:
         return f"{what}{share}, once, {_clock(at[0])} UTC"
     return f"{what}{share}, {len(at)} times, every {(at[1] - at[0]) / 1000:g} s from {_clock(at[0])} to {_clock(at[-1])} UTC"
@@ -467,6 +469,12 @@ def remarks(surveys: Sequence[Survey], runs: Sequence[Run], found: Sequence[Row]
                 "orders save or lose is an assumption. The rarer the trades, the more often a resting order is filled by a jump "
                 "through its price, and the dearer it looks; compare with other --spread-bps and --depth"
             )
+    mids = [one.last_mid for one in surveys if one.last_mid is not None]
+    if len(mids) > 1 and (max(mids) - min(mids)) / min(mids) * 10_000 > APART_BPS:
+        told.append(
+            f"the venues' prices end {(max(mids) - min(mids)) / min(mids) * 10_000:.0f} bps apart: what routing gains from that is not to be had "
+            "(synthetic markets share a price with one seed, trades_per_second and curve)"
+        )
     for row, run in zip(found, runs, strict=True):
         if row.filled is not None and row.filled < 0.999:
             told.append(
@@ -559,6 +567,7 @@ def _document(
             "words": model.words(),
         },
         "route": route,
+        "references": [one.label for one in plan.contestants[: len(found[0].differences)]],
         "contestants": [
             {
                 **_fields(row),

@@ -120,9 +120,10 @@ def run(job: Job) -> Run:
         outcome = simulate(scenario, told)
     if job.strict and outcome.refused:
         refusal = outcome.refused[0][1]
-        raise ScenarioError(
-            "--algorithm", f"{job.label}: {refusal.field.removeprefix('algorithm_params.')}: {refusal.reason}"
-        )
+        if refusal.field in ("quantity", "price", "symbol"):
+            raise ScenarioError(f"--{refusal.field}", refusal.reason)
+        where = refusal.field.removeprefix("algorithm_params.")
+        raise ScenarioError("--algorithm", f"{job.label}: {where}: {refusal.reason}")
     return Run(
         label=job.label,
         asked=len(job.signals),

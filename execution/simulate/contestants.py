@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,12 @@ def contestants(
         given.append(("smart_router", {}))
     made = [(name, _completed(name, params, order)) for name, params in given]
     for name, params in made:
-        label = _label(name, params, [other for kind, other in made if kind == name])
+        same = [other for kind, other in made if kind == name]
+        label = _label(
+            name,
+            params,
+            [*same, *(one.params for one in found if one.baseline and one.algorithm == name == TWAP_MARKET)],
+        )
         if any(other.label == label for other in found):
             raise ScenarioError("--algorithm", f"{label} is given twice")
         found.append(Contestant(label, name, params))
@@ -183,8 +189,12 @@ def _completed(name: str, params: Mapping[str, Any], order: Order) -> dict[str, 
         if algorithm is None:
             names = ", ".join(sorted(ALGORITHMS))
             raise ScenarioError("--algorithm", f"{name!r} is not one of {names}")
-        timed = algorithm.Parameters.model_fields.get("duration_seconds")
-        if timed is not None and "duration_seconds" not in full:
+        fields = algorithm.Parameters.model_fields
+        for strange in full.keys() - fields.keys():
+            close = difflib.get_close_matches(strange, fields, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(fields)}"
+            raise ScenarioError("--algorithm", f"{name}: {strange}: is no parameter of {name}; {hint}")
+        if "duration_seconds" in fields and "duration_seconds" not in full:
             whole = order.duration == int(order.duration)
             full = {"duration_seconds": int(order.duration) if whole else Decimal(f"{order.duration:g}"), **full}
         try:

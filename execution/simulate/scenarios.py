@@ -19,7 +19,10 @@ from adapters.recorded import (
 )
 from adapters.recorded.events import EventSource
 from adapters.recorded.ladder import DepthProfile
+from adapters.recorded.read.files import parts_of
 from adapters.recorded.read.recording import Units
+from adapters.recorded.read.stream import stream_of
+from adapters.recorded.read.values import canonical, unified
 from adapters.recorded.synthesis import BookSynthesis
 from schemas.market import MarketRules, OrderBook
 
@@ -108,11 +111,25 @@ def recorded(
             venue, path = "recorded", text
         if not Path(path).exists():
             raise ScenarioError("--data", f"{path} does not exist")
+        if symbol is not None:
+            _check_symbol(Path(path), symbol)
         paths.setdefault(venue, []).append(path)
     return [
         Recorded(venue, tuple(files), symbol, since, until, units or Units(), spread_bps, depth)
         for venue, files in paths.items()
     ]
+
+
+def _check_symbol(path: Path, symbol: str) -> None:
+    """A file that says inside which symbol it is of is not taken for another's; one whose name says so may be."""
+    try:
+        streams = [stream_of(part) for part in parts_of(path)]
+    except RecordingError:
+        return  # told when it is opened
+    for stream in streams:
+        told = unified(stream.table.key or "")
+        if told and canonical(told) != canonical(symbol):
+            raise ScenarioError("--symbol", f"{stream.part.name} is of {told}, not of {symbol}")
 
 
 _OF_DEPTH = {
@@ -193,6 +210,8 @@ class Survey:
     opening: OrderBook | None
     """The book when the first order starts."""
     mid: Decimal | None
+    """When the first order starts, and the last one seen."""
+    last_mid: Decimal | None
     volume: Decimal
     notional: Decimal
     trades: int
@@ -219,6 +238,7 @@ def survey(data: Data) -> Survey:
     option = "--data" if isinstance(data, Recorded) else "--synthetic"
     first = last = None
     opening: Book | None = None
+    closing: Book | None = None
     volume = notional = Decimal(0)
     trades = books = 0
     try:
@@ -228,6 +248,7 @@ def survey(data: Data) -> Survey:
                 first = last
             if isinstance(event, Book):
                 books += 1
+                closing = event
                 if opening is None or last <= first + LEAD_MS:
                     opening = event
                 continue
@@ -240,7 +261,7 @@ def survey(data: Data) -> Survey:
         raise ScenarioError(option, str(error)) from None
     if first is None or last is None:
         bounds = " between --since and --until" if isinstance(data, Recorded) and (data.since or data.until) else ""
-        raise ScenarioError(option, f"{data.venue} holds no events{bounds}")
+        raise ScenarioError(option, f"{data.venue} holds no events of {source.symbol}{bounds}")
     if opening is None:
         raise ScenarioError(option, f"{data.venue} holds no book, and nothing that one could be made from")
     if last == first:
@@ -254,6 +275,7 @@ def survey(data: Data) -> Survey:
         last=last,
         opening=book,
         mid=book.mid,
+        last_mid=closing.order_book(0.0).mid if closing is not None else None,
         volume=volume,
         notional=notional,
         trades=trades,
