@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from algorithms import almgren_chriss, impact
 from algorithms.base import Lookback, Refusal
+from algorithms.models import almgren_chriss, impact
 from algorithms.scheduled import Scheduled, ScheduleParameters, SchedulePlan, schedule_plan
 from schemas.market import ZERO, Candle, MarketRules
 from schemas.order import ParentOrder

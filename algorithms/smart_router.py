@@ -33,8 +33,8 @@ from pydantic import Field
 from algorithms.base import Done, Nothing, Parameters, Refusal, View
 from algorithms.bounds import BPS, breach, within, worst_price
 from algorithms.routing import Route, RouteLeg, RouteVenue, optimize
-from algorithms.routing_resting import best_place, gain_bps, improves
-from algorithms.routing_venues import Venue, assess, is_leg, started, wakes
+from algorithms.routing.resting import best_place, gain_bps, improves
+from algorithms.routing.venues import Venue, assess, is_leg, started, wakes
 from algorithms.worked import Want, Work, Worked
 from schemas.market import ZERO, Candle, MarketRules
 from schemas.order import ChildOrder, OrderStatus, ParentOrder

@@ -16,8 +16,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from algorithms import volume_curve
 from algorithms.base import Lookback, View
+from algorithms.models import volume_curve
 from algorithms.scheduled import Scheduled, ScheduleParameters, SchedulePlan, schedule_plan
 from algorithms.tape import TapeMemory
 from schemas.market import ZERO, Candle, MarketRules

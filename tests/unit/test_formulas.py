@@ -11,9 +11,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from algorithms import almgren_chriss as ac
-from algorithms import impact, volume_curve
-from algorithms.volume_curve import DAY, HOUR, MONDAY, WEEK
+from algorithms.models import almgren_chriss as ac
+from algorithms.models import impact, volume_curve
+from algorithms.models.volume_curve import DAY, HOUR, MONDAY, WEEK
 from schemas.market import Candle
 
 prop = settings(deadline=None, max_examples=150)

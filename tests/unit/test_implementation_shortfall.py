@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms import almgren_chriss
 from algorithms.base import Refusal
 from algorithms.implementation_shortfall import CANDLE_SECONDS, LEAST_CANDLES, URGENCIES
+from algorithms.models import almgren_chriss
 from schemas.market import Candle
 from schemas.order import OrderStatus
 from schemas.terms import OrderType, Side, TimeInForce

@@ -14,9 +14,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from algorithms import routing_allocation
 from algorithms.routing import Route, RouteVenue, Unused, best_single, optimize, price_only, proportional
-from algorithms.routing_allocation import Offer, allocate
+from algorithms.routing import allocation as routing_allocation
+from algorithms.routing.allocation import Offer, allocate
 from schemas.market import BookLevel, MarketRules, OrderBook
 from schemas.terms import OrderType, Side
 

@@ -21,8 +21,8 @@ from math import lcm
 
 import msgspec
 
-from algorithms.routing_allocation import Offer, allocate
-from algorithms.routing_depth import ONE, ZERO, Depth, RouteVenue, Unused, exponent, measure
+from algorithms.routing.allocation import Offer, allocate
+from algorithms.routing.depth import ONE, ZERO, Depth, RouteVenue, Unused, exponent, measure
 from schemas.terms import MAX_DIGITS, Side
 
 __all__ = ["Route", "RouteLeg", "RouteVenue", "Unused", "best_single", "optimize", "price_only", "proportional"]

@@ -13,7 +13,7 @@ import msgspec
 
 from algorithms.base import View, When
 from algorithms.bounds import BPS, within, worst_price
-from algorithms.routing_venues import Venue, unit_cost
+from algorithms.routing.venues import Venue, unit_cost
 from schemas.market import MarketRules
 from schemas.order import ChildOrder
 from schemas.terms import OrderType, Side
