@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
+from itertools import takewhile
 
 import msgspec
 import structlog
@@ -49,8 +50,8 @@ class Costs:
             return None
         parent = msgspec.structs.replace(state.parent, status=done.status, reason=done.reason, updated_at=now)
         children = state.entries.children
-        ours = {child.child_id for child in children}
-        fills = [fill for fill in state.fills if fill.child_id in ours]
+        exits = {child.child_id for child in state.exits.children}
+        fills = [fill for fill in state.fills if fill.child_id not in exits] if exits else list(state.fills)
 
         report = measure(parent, children, fills, self._window(state, now), schedule=schedule)
 
@@ -76,12 +77,14 @@ class Costs:
         feed = self._market.feed(parent.home, parent.symbol)
         if feed is not None:
             start = parent.created_at - BEFORE_MS
+            # From the latest back: most orders are short, and hours are kept.
+            fine = list(takewhile(lambda sample: sample[0] >= start, reversed(feed.fine)))
+            samples += [(at, mid) for at, mid, _ in fine]
+            halves += [(at, half) for at, _, half in fine]
             fine_from = feed.fine[0][0] if feed.fine else 0
-            samples += [(at, mid) for at, mid, _ in feed.coarse if start <= at < fine_from]
-            samples += [(at, mid) for at, mid, _ in feed.fine if at >= start]
-            halves += [(at, half) for at, _, half in feed.fine if at >= start]
-            until = [mid for at, mid, _ in feed.fine if at <= now]
-            end = until[-1] if until else None
+            if start < fine_from:
+                samples += [(at, mid) for at, mid, _ in feed.coarse if start <= at < fine_from]
+            end = next((mid for at, mid, _ in reversed(feed.fine) if at <= now), None)
         return MarketWindow(
             decision=parent.decision_price,
             arrival=parent.arrival,

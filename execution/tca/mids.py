@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from decimal import Decimal
+from operator import itemgetter
 
 from schemas.order import Fill
 from schemas.terms import Side
@@ -20,7 +21,7 @@ class Observed:
     """Values seen at times: each holds until the next one, but no longer than `STALE_MS`."""
 
     def __init__(self, samples: Sequence[tuple[int, Decimal]]) -> None:
-        kept = sorted((sample for sample in samples if sample[1] > 0), key=lambda sample: sample[0])
+        kept = sorted([sample for sample in samples if sample[1] > 0], key=itemgetter(0))
         self._times = [at for at, _ in kept]
         self._values = [value for _, value in kept]
 

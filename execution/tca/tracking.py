@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from itertools import pairwise
 
 from schemas.order import Fill
@@ -25,17 +25,19 @@ def schedule_rmse(schedule: Sequence[tuple[int, Decimal]], fills: Sequence[Fill]
         return None
     ordered = sorted(fills, key=lambda fill: fill.timestamp)
     filled, done, total = ZERO, 0, ZERO
-    for (t0, s0), (t1, s1) in pairwise(points):
-        now = t0
-        while now < t1:
-            while done < len(ordered) and ordered[done].timestamp <= now:
-                filled += ordered[done].quantity
-                done += 1
-            until = min(t1, ordered[done].timestamp) if done < len(ordered) else t1
-            a, b = (filled - s0 - (s1 - s0) * (moment - t0) / (t1 - t0) for moment in (now, until))
-            total += (until - now) * (a * a + a * b + b * b) / 3
-            now = until
-    return (total / (points[-1][0] - points[0][0])).sqrt() / quantity
+    # As many digits as a quadruple has: a statistic needs no more, and the 120 of prices cost their time.
+    with localcontext(prec=34):
+        for (t0, s0), (t1, s1) in pairwise(points):
+            now, slope = t0, (s1 - s0) / max(t1 - t0, 1)
+            while now < t1:
+                while done < len(ordered) and ordered[done].timestamp <= now:
+                    filled += ordered[done].quantity
+                    done += 1
+                until = min(t1, ordered[done].timestamp) if done < len(ordered) else t1
+                a, b = filled - s0 - slope * (now - t0), filled - s0 - slope * (until - t0)
+                total += (until - now) * (a * a + a * b + b * b)
+                now = until
+        return (total / (3 * (points[-1][0] - points[0][0]))).sqrt() / quantity
 
 
 def thin(points: Sequence[tuple[int, Decimal]], most: int) -> tuple[PathPoint, ...]:
