@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     adapter_endpoints: str = Field(
         default="",
         description="Venues: comma list of NAME[=EXCHANGE][@WHERE]. NAME is what a signal's `exchange` says, EXCHANGE a ccxt "
-        "id (default NAME), WHERE one of live (default), sandbox, or a base URL. Required.",
+        "id (default NAME), WHERE one of live (default), sandbox, paper (real market, fills made here), a base URL, or paper+URL. Required.",
     )
     max_retries: Count = Field(default=3, description="Tries of a retryable venue request.")
     execution_timeout: Seconds | None = Field(

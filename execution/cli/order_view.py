@@ -11,7 +11,7 @@ from rich.text import Text
 from execution.cli.output import clock, number, out, status, table
 from execution.ledger import LoadedOrder
 from execution.ledger.reader import Rejection
-from schemas.order import ChildOrder, Fill, Role, totals
+from schemas.order import ChildOrder, Fill, ParentOrder, Role, totals
 
 _LIST = ("created", "order", "signal", "strategy", "venue", "symbol", "side", "filled", "average", "status", "reason")
 
@@ -97,13 +97,42 @@ def _terms(order: LoadedOrder) -> dict[str, str]:
     terms = {
         "order_type": f"{parent.order_type} {parent.time_in_force}{' post-only' if parent.post_only else ''}",
         "price": number(parent.price),
-        "algorithm": parent.algorithm,
+        "algorithm": " ".join(
+            [parent.algorithm, *(f"{name}={value}" for name, value in parent.algorithm_params.items())]
+        ),
+        "venues": ", ".join(parent.venues),
+        "trigger": _trigger(parent),
+        "take_profit": number(parent.take_profit),
+        "stop_loss": number(parent.stop_loss),
+        "exits": _exits(order) if parent.has_bracket else "",
+        "max_slippage": f"{number(parent.max_slippage_bps)} bps" if parent.max_slippage_bps is not None else "",
+        "arrival": number(parent.arrival),
+        "waits because": parent.waiting or "",
+        "notes": "; ".join(parent.notes),
         "expires_at": clock(parent.expires_at, day=True) if parent.expires_at else "",
         "cancel": (parent.cancel_reason or "requested") if parent.cancel_requested else "",
         "paused": "yes" if parent.paused else "",
         "events": str(parent.sequence),
     }
     return {name: value for name, value in terms.items() if value}
+
+
+def _trigger(parent: ParentOrder) -> str:
+    """What a stop waits for, or when it fired."""
+    trigger = parent.trigger
+    if trigger is None:
+        return ""
+    holder = "the venue" if trigger.native else f"the service, by the {trigger.source}"
+    if trigger.fired_at is not None:
+        return f"reached at {number(trigger.fired_price)}, {clock(trigger.fired_at, day=True)}"
+    return f"{number(trigger.price) or f'active from {number(trigger.activation)}'}, watched by {holder}"
+
+
+def _exits(order: LoadedOrder) -> str:
+    """How far a bracket's position has been closed."""
+    closed = totals(child for child in order.children if child.role is Role.EXIT).filled
+    ended = order.parent.protection_ended
+    return f"{number(closed) or 0} closed" + (f", ended: {ended}" if ended else "")
 
 
 def _row(row: dict[str, Any]) -> list[str | Text]:
@@ -136,11 +165,11 @@ def _child(child: ChildOrder) -> list[str | Text]:
         child.venue,
         child.venue_order_id or "",
         str(child.order_type),
-        number(child.price),
+        number(child.price) or (f"at {number(child.stop_price)}" if child.stop_price is not None else ""),
         f"{number(child.filled)}/{number(child.quantity)}",
         status(child.state.value),
         clock(child.updated_at),
-        child.reason or "",
+        " ".join(filter(None, (f"[{child.tag}]" if child.tag else "", child.reason))),
     ]
 
 
