@@ -47,7 +47,7 @@ def _entry(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
         return Decision(
             trigger=changed,
             wake_at=order.expires_at,
-            wake_when=trigger.until(now, order.order_type, order.side),
+            wake_when=trigger.until(now, order.order_type, order.side, view.market),
             waiting=_waiting(now),
         )
     fired = copy.copy(order)

@@ -48,9 +48,17 @@ def watch(trigger: Trigger, order_type: OrderType, side: Side, market: Market, n
     return trigger
 
 
-def until(trigger: Trigger, order_type: OrderType, side: Side) -> tuple[When, ...]:
+def until(trigger: Trigger, order_type: OrderType, side: Side, market: Market) -> tuple[When, ...]:
     """What to be woken by."""
     source = _source(trigger, side)
+    if source == "last" and market.last is None:
+        # No trade has been seen yet: whatever comes first counts.
+        other = msgspec.structs.replace(trigger, source="mid")
+        return (*_until(trigger, order_type, side, "last"), *_until(other, order_type, side, "mid"))
+    return _until(trigger, order_type, side, source)
+
+
+def _until(trigger: Trigger, order_type: OrderType, side: Side, source: str) -> tuple[When, ...]:
     if order_type is OrderType.TRAILING_STOP:
         return (When(source="book" if source in ("mid", "bid", "ask") else "trade"),)
     assert trigger.price is not None
@@ -64,7 +72,8 @@ def _seen(trigger: Trigger, side: Side, market: Market) -> Decimal | None:
         return market.mid
     if trigger.source == "touch":
         return market.far(side)
-    return market.last
+    # A venue may show no trades, or none yet: a stop does not wait for one while the market is beyond it.
+    return market.last if market.last is not None else market.mid
 
 
 def _source(trigger: Trigger, side: Side) -> str:

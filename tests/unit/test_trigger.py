@@ -104,7 +104,18 @@ def test_without_a_market_it_waits_and_says_for_what() -> None:
     decision = story.step()
     assert (decision.place, decision.trigger) == ((), None)
     assert "100" in str(story.state.parent.waiting)
-    assert decision.wake_when == (When(source="last", at_or_below=Decimal(100)),)
+    assert decision.wake_when == (
+        When(source="last", at_or_below=Decimal(100)),
+        When(source="mid", at_or_below=Decimal(100)),
+    )
+
+
+def test_a_venue_that_shows_no_trades_fires_it_by_the_mid() -> None:
+    story = stop()
+    assert story.market("100.5", "101.5").place == ()
+    story.market("99", "100.9")
+    assert story.state.parent.trigger is not None
+    assert story.state.parent.trigger.fired_price == Decimal("99.95")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +148,7 @@ def test_what_wakes_it_is_what_fires_it(
     trigger = armed(kind, stop_price=Decimal(at) / 100, trail_bps=None, activation=None, source=source, native=False)
     for middle, half, last in prices:
         shown = market(middle, half, last)
-        (when,) = until(trigger, kind, side)
+        (when,) = until(trigger, kind, side, shown)
         seen = {"bid": shown.bid, "ask": shown.ask, "mid": shown.mid, "last": shown.last}[when.source]
         assert seen is not None
         woken = (when.at_or_below is not None and seen <= when.at_or_below) or (
