@@ -355,7 +355,7 @@ async def test_every_trigger_at_the_venue_and_at_the_service(steady: System) -> 
     system, control = steady, steady.control()
     await system.replica()
     for kind, fields in DOWN.items():
-        for holder in ("venue", "service"):
+        for holder in ("service", "venue"):  # the first one comes to a market that nobody follows yet
             params: dict[str, Any] = {"trigger_at": holder}
             if kind == "trailing_stop":
                 params["trail_bps"] = 100
