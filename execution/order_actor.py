@@ -91,6 +91,8 @@ class OrderActor:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
         """When it wakes the order, in ms."""
+        self._committed = state.parent.version > 0
+        """Whether the ledger has it: until then nothing of it may act, also not when its timer rings."""
         self._gone = False
         self._held: tuple[str, ...] = ()
         self._watching = False
@@ -126,10 +128,11 @@ class OrderActor:
 
     def begun(self) -> None:
         """The order and its first children are committed: act."""
+        self._committed = True
         self._follow_markets()
         self._keep_tape(self.desk.now())
         self._act()
-        if self._watches_owed:
+        if self._watches_owed or self._mailbox:
             self.post(None)
 
     def resume(self) -> None:
@@ -195,7 +198,7 @@ class OrderActor:
     def _start(self) -> None:
         if self._gone:
             self._refuse(Fenced(f"shard {self.lease.shard}"))
-        elif self._running is None:
+        elif self._running is None and self._committed:
             self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:

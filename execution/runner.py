@@ -177,13 +177,17 @@ class Runner:
         actor.begin()
         change = actor.state.take(now)
         assert change is not None
-        outcome = await self._ledger.accept(key, content, change, lease)
+        try:
+            outcome = await self._ledger.accept(key, content, change, lease)
+        except BaseException:
+            actor.drop()
+            raise
         if isinstance(outcome, Accepted):
             self._committed(lease.shard)
-            if self._leases.get(lease.shard) is lease:
-                self._actors[key] = actor
-                self._consider_room()
-                actor.begun()
+        if isinstance(outcome, Accepted) and self._leases.get(lease.shard) is lease:
+            self._actors[key] = actor
+            self._consider_room()
+            actor.begun()
         else:
             actor.drop()
         return outcome
