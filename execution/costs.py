@@ -53,13 +53,13 @@ class Costs:
         exits = {child.child_id for child in state.exits.children}
         fills = [fill for fill in state.fills if fill.child_id not in exits] if exits else list(state.fills)
 
-        report = measure(parent, children, fills, self._window(state, now), schedule=schedule)
+        report = measure(parent, children, fills, self._window(state, now), schedule=schedule, timings=state.timings)
 
         def marked() -> CostReport:
             window = self._window(state, now)
             if state.parent.updated_at > now:
                 # Something came after its end.
-                return measure(parent, children, fills, window, schedule=schedule)
+                return measure(parent, children, fills, window, schedule=schedule, timings=state.timings)
             return marked_out(report, fills, window)
 
         self._keep(report)

@@ -51,6 +51,9 @@ _STANDING = {
 }
 
 
+MOST_TIMINGS = 10_000
+
+
 class OrderState:
     """One parent order, its children, and what is not yet committed."""
 
@@ -65,6 +68,8 @@ class OrderState:
         """The children that build the position."""
         self.exits = RunningTotals()
         """The children that close it again."""
+        self.timings: dict[str, list[int]] = {}
+        """How long the steps took on this replica, in ms, by name: for the cost report."""
         self.fills: list[Fill] = []
         """Every fill booked."""
         self.quote: Callable[[str], tuple[Decimal, Decimal] | None] = lambda _: None
@@ -103,7 +108,7 @@ class OrderState:
     @property
     def active(self) -> list[ChildOrder]:
         """The children that may still fill, or whose trades are not all booked."""
-        return [*self.entries.active, *self.exits.active]
+        return self.entries.active + self.exits.active
 
     @property
     def protecting(self) -> bool:
@@ -115,6 +120,12 @@ class OrderState:
     def over(self) -> bool:
         """Whether the order needs nothing more to be decided."""
         return self.parent.status.terminal and not self.protecting
+
+    def timed(self, step: str, ms: int) -> None:
+        """Note how long a step took."""
+        kept = self.timings.setdefault(step, [])
+        if len(kept) < MOST_TIMINGS:
+            kept.append(max(ms, 0))
 
     def settle(self) -> None:
         """Count what has ended for good: it is not looked at any more."""
@@ -153,18 +164,19 @@ class OrderState:
         self._tell_fills(now)
         if not (self._touched or self._dirty or self._events):
             return None
+        over = self.over
         change = Change(
             parent=self.parent,
             children=list(self._dirty.values()),
             fills=self._fills,
             events=self._events,
             places=self._places,
-            over=self.over,
-            reopened=self._was_over and not self.over,
+            over=over,
+            reopened=self._was_over and not over,
             held=self.entries.filled,
         )
         self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], False, False
-        self._was_over = self.over
+        self._was_over = over
         return change
 
     # --- the parent's life ------------------------------------------------------------------------------------------
@@ -474,6 +486,7 @@ class OrderState:
                 half_spread=quote[1] if quote is not None else None,
             )
             new.append(fill)
+            self.timed("fill_to_booked", now - fill.timestamp)
             child.filled += fill.quantity
             child.notional += fill.quantity * fill.price
             if fill.fee and fill.fee_asset is not None:
@@ -502,6 +515,8 @@ class OrderState:
         self._mark(child, now)
 
     def _tell_fills(self, now: int) -> None:
+        if not self._untold:
+            return
         parent = self.parent
         for child_id, fills in self._untold.items():
             child = self._by_id[child_id]

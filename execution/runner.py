@@ -173,6 +173,8 @@ class Runner:
         now = self._now()
         actor = self._actor(OrderState(key, self._instance, _fresh(parent), rules), lease)
         actor.arrival = arrival
+        if arrival.published_ms:
+            actor.state.timed("signal_to_accept", now - arrival.published_ms)
         actor.state.accepted(now)
         actor.begin()
         change = actor.state.take(now)

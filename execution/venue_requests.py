@@ -57,6 +57,8 @@ class Requests:
         self._proven: set[str] = set()
         self._may_resend: set[str] = set()
         self._refreshing: set[str] = set()
+        self._left_at: dict[str, int] = {}
+        """When a request to place left, in ms, until it was answered."""
 
     @property
     def busy(self) -> bool:
@@ -160,10 +162,12 @@ class Requests:
                     return self._unknown(child, str(error))
                 else:
                     failpoints.hit("send.answered")
+                    actor.state.timed("send_to_ack", desk.now() - self._left_at.pop(child.child_id, desk.now()))
                     if told.status is None and told.venue_order_id is None:
                         return self._unknown(child, "the answer does not say what became of the order")
                     return actor.post(partial(actor.state.venue_order, child, told))
         finally:
+            self._left_at.pop(child.child_id, None)
             desk.sends(-1)
 
     def _leaving(self, child: ChildOrder) -> None:
@@ -175,6 +179,8 @@ class Requests:
         failpoints.hit("send.before")
         actor.state.sending(child, now + (actor.adapter(child).request_ttl_ms or NO_EXPIRY_MS))
         actor.desk.metrics.child_sent(child.venue, now - child.created_at)
+        actor.state.timed("decision_to_send", now - child.created_at)
+        self._left_at[child.child_id] = now
         actor.leaving(child, now)
 
     def _why_not(self, child: ChildOrder) -> str | None:
@@ -245,7 +251,7 @@ class Requests:
     async def _cancel(self, child: ChildOrder) -> None:
         """Cancel until the venue says that the child has ended, however it ended."""
         actor = self._actor
-        gone, pause = 0, 0.05
+        gone, pause, asked = 0, 0.05, actor.desk.now()
         while child.state is ChildState.OPEN:
             told: VenueOrder | None = None
             try:
@@ -270,6 +276,7 @@ class Requests:
             if child.state is ChildState.OPEN:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
+        actor.state.timed("cancel_to_end", actor.desk.now() - asked)
 
     # --- reads ------------------------------------------------------------------------------------------------------
 
