@@ -207,6 +207,17 @@ class Runner:
         return await asyncio.shield(task)
 
     async def _load(self, key: str, lease: Lease) -> OrderActor | None:
+        try:
+            return await self._loaded(key, lease)
+        except STORE_ERRORS:
+            raise
+        except Exception:
+            # One order that this version cannot read must not keep the others of its shard from being worked.
+            log.exception("an order cannot be worked: its record is not readable here", key=key)
+            self._metrics.internal_error("unworkable")
+            return None
+
+    async def _loaded(self, key: str, lease: Lease) -> OrderActor | None:
         record = await self._ledger.load(key)
         if record is None or self._leases.get(lease.shard) is not lease or key in self._actors:
             return self._actors.get(key)

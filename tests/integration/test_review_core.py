@@ -11,6 +11,7 @@ import pytest
 from adapters.base import VenueOrderStatus
 from execution.ledger import Accepted, AcceptOutcome, child_id, order_key
 from execution.store import Store, StoreRefused
+from schemas import exact_json
 from schemas.order import OrderStatus
 from tests.replica import Replica, until
 from tests.scripted_venue import ScriptedVenue
@@ -79,3 +80,25 @@ async def test_an_acceptance_that_failed_leaves_nothing_that_works(replica: Repl
         await replica.signal(**TWAP)
     await asyncio.sleep(1.0)
     assert venue.creates == []
+
+
+async def test_one_unreadable_order_does_not_keep_its_shard_from_being_worked(
+    store: Store, venue: ScriptedVenue
+) -> None:
+    """Written by a newer version, say: its plan or a field means nothing to this one."""
+    first = await Replica(store, {"alpha": venue}, "a", shards=1).start()
+    for number in range(8):
+        await first.signal(f"s{number}")
+    await until(lambda: len(venue.orders) == 8)
+    await asyncio.sleep(0.2)
+    await first.die()
+    for number, spoil in ((2, {"algorithm": "twap"}), (5, {"status": "levitating"})):
+        at = first.ledger.shards[0].order(order_key(f"s{number}"))
+        parent = exact_json.decode(await store.call("HGET", at, "parent"))
+        await store.call("HSET", at, "parent", exact_json.encode({**parent, **spoil}))
+    second = await Replica(store, {"alpha": venue}, "b", shards=1).start()
+    await until(lambda: second.runner.live == 6)
+    for number in (0, 1, 3, 4, 6, 7):
+        venue.fill(child_id(order_key(f"s{number}"), 1), "10")
+        assert (await second.ends(f"s{number}")).parent.status is OrderStatus.FILLED
+    await second.die()
