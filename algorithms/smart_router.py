@@ -7,7 +7,7 @@
   whose touch, less its maker fee, is best; each bp behind the best touch counts as much as one bp of fee. It moves when another
   place is better by more than `repost_bps`. An order that may only make (`post_only`) just rests.
 
-A book is trusted less as it ages: by half at `stale_ms`, then not at all. After an order at a venue its book must have been
+A book is trusted less as it ages beyond half of `stale_ms`: by half at `stale_ms`, then not at all. After an order at a venue its book must have been
 renewed before it is taken from again; a new round waits up to a quarter of a second for that. A venue that refused an order,
 or filled nothing of two in a row, is left out for half a second, doubled each time that follows; one that cannot be sent
 orders is left out as long as that lasts. A venue with an order whose end is not known is left out until it is; the others go
@@ -30,7 +30,7 @@ from typing import ClassVar, Literal
 import msgspec
 from pydantic import Field
 
-from algorithms.base import Done, Nothing, Parameters, Refusal, View
+from algorithms.base import Done, Nothing, Parameters, Refusal, View, When
 from algorithms.bounds import BPS, breach, within, worst_price
 from algorithms.routing import Route, RouteLeg, RouteVenue, optimize
 from algorithms.routing.resting import best_place, gain_bps, improves
@@ -42,6 +42,7 @@ from schemas.terms import OrderType, Side, TimeInForce
 
 SETTLE_MS = 250
 """A new round waits so long for the books of the last round's venues to be renewed."""
+FIRST_BOOKS_MS = 1_500
 PATIENCE_MS = 2_000
 """A round waits so long for all of its orders to end; after that, for what is free without them."""
 MOST_CHOICES = 35
@@ -62,7 +63,7 @@ class SmartRouterParameters(Parameters):
     repost_bps: Decimal = Field(
         default=Decimal(2), ge=0, le=1000, description="Of post: it moves for a place better by more than this, in bps."
     )
-    stale_ms: int = Field(default=3_000, ge=100, le=60_000, description="Books older than this are not used, in ms.")
+    stale_ms: int = Field(default=10_000, ge=100, le=60_000, description="Books older than this are not used, in ms.")
     duration_seconds: int | None = Field(
         default=None, ge=1, le=30 * 86_400, description="After so long it expires with what it has; unset: no end."
     )
@@ -137,6 +138,10 @@ class SmartRouter(Worked[SmartRouterParameters, SmartRouterPlan]):
             assess(view, view.markets[name], posts, stale_ms=plan.stale_ms, slippage_bps=plan.child_slippage_bps)
             for name in sorted(view.markets)
         ]
+        if not view.children and plan.takes:
+            first = _first_books(view)
+            if first is not None:
+                return first
         settling = _settling(view, legs, venues)
         if settling is not None:
             return msgspec.structs.replace(settling, wants=kept)
@@ -238,6 +243,15 @@ def _unfinished(view: View, legs: Sequence[ChildOrder]) -> Work | None:
     if view.free <= 0 or view.now < until:
         return Work(wake_at=until if view.now < until else None)
     return None
+
+
+def _first_books(view: View) -> Work | None:
+    """For a moment after its beginning an order waits for the books it has not seen yet: a better one may be among them."""
+    until = started(view.order) + FIRST_BOOKS_MS
+    missing = [name for name, market in view.markets.items() if market.usable and market.book is None]
+    if not missing or view.now >= until:
+        return None
+    return Work(wake_at=until, wake_when=tuple(When(source="book", venue=name) for name in missing))
 
 
 def _settling(view: View, legs: Sequence[ChildOrder], venues: Sequence[Venue]) -> Work | None:

@@ -73,7 +73,7 @@ def assess(view: View, market: Market, posts: Sequence[ChildOrder], *, stale_ms:
             rules=market.rules,
             book=market.book,
             available=_available(view.order.side, market, posts, slippage_bps),
-            haircut=Decimal(5_000 * age // stale_ms).scaleb(-4),
+            haircut=Decimal(max(10_000 * age // stale_ms - 5_000, 0)).scaleb(-4),
         ),
     )
 

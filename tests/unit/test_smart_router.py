@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from algorithms.base import Decision, Refusal, When
 from algorithms.decide import decide
-from algorithms.smart_router import SmartRouter
+from algorithms.smart_router import FIRST_BOOKS_MS, SmartRouter
 from execution.order_actor import as_record
 from schemas.market import MarketRules
 from schemas.order import ChildOrder, ChildState, OrderStatus
@@ -40,8 +40,10 @@ def router(
     **fields: Any,
 ) -> Story:
     chosen = venues or {"alpha": ALPHA, "beta": BETA, "gamma": GAMMA}
-    params = {"child_slippage_bps": "0", **(params or {})}
-    return Story(quantity, price, algorithm="smart_router", venues=chosen, params=params, **fields)
+    params = {"child_slippage_bps": "0", "stale_ms": 3_000, **(params or {})}
+    story = Story(quantity, price, algorithm="smart_router", venues=chosen, params=params, **fields)
+    story.now += FIRST_BOOKS_MS  # it waits for no first books any more
+    return story
 
 
 def show(story: Story, venue: str, *asks: tuple[str, str], bid: str = "99", step: bool = True) -> Decision:
@@ -78,6 +80,19 @@ def ends(story: Story, venue: str, filled: str = "0", price: str = "100") -> Dec
 
 def able(story: Story, venue: str, **changes: Any) -> None:
     story.markets[venue] = msgspec.structs.replace(story.markets[venue], **changes)
+
+
+def test_at_first_it_waits_a_moment_for_books_it_has_not_seen() -> None:
+    story = router("1")
+    story.now -= FIRST_BOOKS_MS
+    show(story, "alpha", ("100", "5"))
+    assert story.decision.place == ()
+    assert {when.venue for when in story.decision.wake_when} == {"beta", "gamma"}
+    assert story.decision.wake_at == story.now + FIRST_BOOKS_MS
+    show(story, "gamma", ("100", "5"))
+    assert sent(show(story, "beta", ("99.9", "5"))) == [("beta", "1", "99.90")]
+    story = router("1")
+    assert sent(show(story, "alpha", ("100", "5"))) == [("alpha", "1", "100.00")], "but no longer"
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------------
@@ -249,6 +264,10 @@ def test_old_books_are_not_used_and_ageing_ones_are_trusted_less() -> None:
     story = router("10", "101", venues={"alpha": ALPHA, "beta": BETA})
     show(story, "beta", ("100", "4"), step=False)
     story.now += 1_500
+    assert sent(show(story, "alpha", ("100.5", "20"))) == [("alpha", "6", "100.50"), ("beta", "4", "100.00")]
+    story = router("10", "101", venues={"alpha": ALPHA, "beta": BETA})
+    show(story, "beta", ("100", "4"), step=False)
+    story.now += 2_250
     assert sent(show(story, "alpha", ("100.5", "20"))) == [("alpha", "7", "100.50"), ("beta", "3", "100.00")]
     story = router("10", "101", venues={"alpha": ALPHA, "beta": BETA})
     show(story, "beta", ("100", "4"), step=False)
