@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -161,8 +161,9 @@ def simulate(
     The algorithms, planner and runner are those of the service; only the venue is computed. Nothing is sent anywhere.
     Positive is cost, always; in basis points.
     """
-    from execution.cli.simulate_output import Wanted, compared
+    from execution.cli.simulate_output import compared
     from execution.simulate.compare import Model, quiet
+    from execution.simulate.plan import Wanted
     from execution.simulate.scenarios import ScenarioError
 
     quiet()
@@ -179,7 +180,7 @@ def simulate(
             duration=duration,
             every=every,
             count=count,
-            signals=signals,
+            signals=_signals(signals),
             route=route,
             model=Model(
                 latency_ms=latency_ms,
@@ -237,6 +238,15 @@ def _data(
             raise scenarios.ScenarioError("--synthetic", f"two markets are called {one.venue}; name them VENUE:...")
         chosen.append(one)
     return chosen
+
+
+def _signals(path: Path | None) -> list[dict[str, Any]]:
+    from execution.cli.submit import read_signals
+
+    try:
+        return [] if path is None else read_signals(str(path))
+    except CommandError as error:
+        raise CommandError(f"--signals: {error}", error.code) from None
 
 
 def _decimal(text: str | None, option: str) -> Decimal | None:
