@@ -164,6 +164,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """What to note, of the algorithm's `Memory` type; None: as before."""
     trigger: Trigger | None = None
     """What became of the order's trigger; None: as before."""
+    arrival: Decimal | None = None
+    """With a trigger that fires: the price it arrives at, which its costs are measured from."""
     waiting: str | None = None
     """Why nothing is traded now, where something outside has to change first: shown to operators."""
     breach_bps: Decimal | None = None

@@ -52,11 +52,12 @@ def _entry(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
         )
     fired = copy.copy(order)
     fired.trigger = now
-    if view.market.mid is not None:
-        # It arrives at the market now: what it may cost is not measured against the price of its acceptance.
-        fired.arrival, fired.arrival_at = view.market.mid, view.now
+    # It arrives at the market now: what it may cost is not measured against the price of its acceptance.
+    arrival = trigger.arrival(now, view.market)
+    if arrival is not None:
+        fired.arrival, fired.arrival_at = arrival, view.now
     decision = algorithm.decide(plan, msgspec.structs.replace(view, order=fired))
-    return msgspec.structs.replace(decision, trigger=now)
+    return msgspec.structs.replace(decision, trigger=now, arrival=arrival)
 
 
 def _waiting(waiting: Trigger) -> str:

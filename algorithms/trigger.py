@@ -44,8 +44,16 @@ def watch(trigger: Trigger, order_type: OrderType, side: Side, market: Market, n
     if order_type is OrderType.TRAILING_STOP:
         trigger = _trail(trigger, side, seen)
     if trigger.price is not None and _reached(order_type, side, seen, trigger.price):
-        return msgspec.structs.replace(trigger, fired_at=now, fired_price=seen)
+        return msgspec.structs.replace(trigger, fired_at=now, fired_price=_short(seen))
     return trigger
+
+
+def arrival(trigger: Trigger, market: Market) -> Decimal | None:
+    """The price at which an order arrives when its trigger fires: the mid, unless a trade has shown that the book is behind."""
+    seen, bid, ask = trigger.fired_price, market.bid, market.ask
+    if bid is None or ask is None or seen is None or bid <= seen <= ask:
+        return market.mid or seen
+    return seen
 
 
 def until(trigger: Trigger, order_type: OrderType, side: Side, market: Market) -> tuple[When, ...]:
@@ -111,5 +119,6 @@ def _trail(trigger: Trigger, side: Side, seen: Decimal) -> Trigger:
 
 
 def _short(price: Decimal) -> Decimal:
-    """Twelve significant digits are finer than any tick."""
-    return price.quantize(Decimal(1).scaleb(price.adjusted() - 11)).normalize()
+    """Twelve significant digits are finer than any tick; without the zeros that a venue's text may end in."""
+    short = price.quantize(Decimal(1).scaleb(price.adjusted() - 11)).normalize()
+    return short.quantize(Decimal(1)) if short == short.to_integral_value() else short

@@ -298,10 +298,8 @@ class OrderActor:
             self._memory = decision.memory
             state.remember(as_record(decision.memory), now)
         if decision.trigger is not None:
-            if decision.trigger.fired_at is not None:
-                mid = self._mid()
-                if mid is not None:
-                    state.arrived(mid, now)
+            if decision.arrival is not None:
+                state.arrived(decision.arrival, now)
             state.triggered(decision.trigger, now)
         for cancel in decision.cancel:
             child = state.child(cancel.child_id)
@@ -341,7 +339,7 @@ class OrderActor:
                 self.desk.gate.settle(self.key, child)
             self._requests.tend(child)
         self.state.settle()
-        if self.state.over and not self._requests.busy and not self._mailbox:
+        if not self._mailbox and not self._requests.busy and self.state.over:
             self._stop_timer()
             self._leave_markets()
             self.desk.gate.forget(self.key)

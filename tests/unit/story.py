@@ -131,8 +131,8 @@ class Story:
         if decision.memory is not None:
             self.memory = decision.memory
         if decision.trigger is not None:
-            if decision.trigger.fired_at is not None and self.markets[state.parent.home].mid is not None:
-                state.arrived(self.markets[state.parent.home].mid, self.now)
+            if decision.arrival is not None:
+                state.arrived(decision.arrival, self.now)
             state.triggered(decision.trigger, self.now)
         for cancel in decision.cancel:
             child = state.child(cancel.child_id)
