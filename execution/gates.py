@@ -44,7 +44,7 @@ class WireGate:
         Raises:
             GateRefused: with it, more would have been sent than the limit.
         """
-        sent = self._sent.setdefault((key, child.role), _Sent())
+        sent = self._of(key, child.role)
         others = sent.total - sent.by_child.get(child.child_id, ZERO)
         if others + child.quantity > limit:
             raise GateRefused(f"{child.child_id}: {others:f} sent and {child.quantity:f} to send exceed {limit:f}")
@@ -74,7 +74,13 @@ class WireGate:
         """Count the children of an order taken over from another replica."""
         self.forget(key)
         for child in children:
-            self._sent.setdefault((key, child.role), _Sent()).put(child.child_id, child.claim)
+            self._of(key, child.role).put(child.child_id, child.claim)
+
+    def _of(self, key: str, role: Role) -> _Sent:
+        sent = self._sent.get((key, role))
+        if sent is None:
+            sent = self._sent[(key, role)] = _Sent()
+        return sent
 
     def forget(self, key: str) -> None:
         """The parent has ended."""

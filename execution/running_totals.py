@@ -43,6 +43,8 @@ class RunningTotals:
 
     def settle(self) -> None:
         """Add up for good what has ended."""
+        if not self._active:
+            return
         for child in [child for child in self._active.values() if child.state.terminal and child.claim == child.filled]:
             self._count(child, 1)
             del self._active[child.child_id]
@@ -78,4 +80,6 @@ class RunningTotals:
                 quote_fees += child.quote_fees
                 for asset, amount in child.fees.items():
                     fees[asset] = fees.get(asset, ZERO) + amount
-        return Totals(filled, notional, open_, unknown, {k: v for k, v in fees.items() if v}, quote_fees)
+        if fees:
+            fees = {asset: amount for asset, amount in fees.items() if amount}
+        return Totals(filled, notional, open_, unknown, fees, quote_fees)
