@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from execution.cli.output import CommandError
+from schemas.market import ZERO
 from schemas.terms import OrderType, Side
 
 if TYPE_CHECKING:  # heavy imports: each command pays for what it uses
@@ -97,7 +98,7 @@ def simulate(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="How long an order works, where its algorithm is not told. Default: so that 24 fit into the data.",
+            help="How long an order works, where its algorithm is not told. Default: so that 20 fit into the data.",
             min=1,
             rich_help_panel=_ORDERS,
         ),
@@ -113,7 +114,7 @@ def simulate(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option(help="How often; alone: spread over the data. Default: 24.", min=1, rich_help_panel=_ORDERS),
+        typer.Option(help="How often; alone: spread over the data. Default: up to 24.", min=1, rich_help_panel=_ORDERS),
     ] = None,
     signals: Annotated[
         Path | None,
@@ -139,9 +140,12 @@ def simulate(
         ),
     ] = 1.0,
     maker_bps: Annotated[
-        float, typer.Option(help="Fee; negative: a rebate.", min=-100, max=1000, rich_help_panel=_MODEL)
-    ] = 0.0,
-    taker_bps: Annotated[float, typer.Option(help="Fee.", min=-100, max=1000, rich_help_panel=_MODEL)] = 0.0,
+        list[str] | None,
+        typer.Option(metavar="[VENUE=]BPS", help="Fee; negative: a rebate. Default: 0.", rich_help_panel=_MODEL),
+    ] = None,
+    taker_bps: Annotated[
+        list[str] | None, typer.Option(metavar="[VENUE=]BPS", help="Fee. Default: 0.", rich_help_panel=_MODEL)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page with charts.", rich_help_panel=_OUTPUT)
     ] = None,
@@ -169,6 +173,8 @@ def simulate(
     quiet()
     try:
         chosen = _data(data, synthetic, symbol, since, until, units, spread_bps, depth)
+        venues = [one.venue for one in chosen]
+        makers, takers = _fees(maker_bps, venues, "--maker-bps"), _fees(taker_bps, venues, "--taker-bps")
         wanted = Wanted(
             data=chosen,
             side=side,
@@ -185,8 +191,13 @@ def simulate(
             model=Model(
                 latency_ms=latency_ms,
                 queue_ahead=Decimal(str(queue_ahead)),
-                maker_fee=Decimal(str(maker_bps)) / _BPS,
-                taker_fee=Decimal(str(taker_bps)) / _BPS,
+                maker_fee=makers.get("", ZERO),
+                taker_fee=takers.get("", ZERO),
+                fees={
+                    venue: (makers.get(venue, makers.get("", ZERO)), takers.get(venue, takers.get("", ZERO)))
+                    for venue in (makers | takers)
+                    if venue
+                },
             ),
             processes=processes,
             out=out,
@@ -261,6 +272,27 @@ def _decimal(text: str | None, option: str) -> Decimal | None:
     if not number.is_finite() or number <= 0:
         raise ScenarioError(option, f"{text!r} is not a number above 0")
     return number
+
+
+def _fees(given: Sequence[str] | None, venues: Sequence[str], option: str) -> dict[str, Decimal]:
+    """`[VENUE=]BPS` as fractions by venue; "" is for all others."""
+    from execution.simulate.scenarios import ScenarioError
+
+    found: dict[str, Decimal] = {}
+    for text in given or ():
+        venue, equals, number = text.rpartition("=")
+        if equals and venue not in venues:
+            raise ScenarioError(option, f"{venue!r} is not one of {', '.join(venues)}")
+        try:
+            fee = Decimal(number)
+        except InvalidOperation:
+            fee = Decimal("NaN")
+        if not fee.is_finite() or not -100 <= fee <= 1000:
+            raise ScenarioError(option, f"{number!r} is not a number of bps from -100 to 1000")
+        if venue in found:
+            raise ScenarioError(option, f"is given twice{f' for {venue}' if venue else ''}")
+        found[venue] = fee / _BPS
+    return found
 
 
 def _moment(text: str | None, option: str) -> int | None:

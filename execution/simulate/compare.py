@@ -39,6 +39,12 @@ class Model:
     maker_fee: Decimal = Decimal(0)
     taker_fee: Decimal = Decimal(0)
     """Fractions of the notional."""
+    fees: Mapping[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    """By venue: maker and taker fee, where they are others."""
+
+    def fees_of(self, venue: str) -> tuple[Decimal, Decimal]:
+        """Maker and taker fee of a venue."""
+        return self.fees.get(venue, (self.maker_fee, self.taker_fee))
 
     def words(self) -> list[str]:
         """What the figures rest on, for people."""
@@ -47,13 +53,14 @@ class Model:
             "stays taken until a book shows another quantity there. Large orders look cheaper than they would be.",
             f"Queue: a resting order stands behind {_times(self.queue_ahead)} what its level showed when it arrived. Trades at its price "
             "eat the queue from the front; what left without a trade left evenly; a trade through its price fills it.",
-            f"Latency: {self.latency_ms:g} ms there and back, half each way. Fees: maker {_plain(self.maker_fee)} bps, "
-            f"taker {_plain(self.taker_fee)} bps.",
+            f"Latency: {self.latency_ms:g} ms there and back, half each way. Fees: {_fees(self.maker_fee, self.taker_fee)}"
+            + "".join(f"; at {venue} {_fees(*fees)}" for venue, fees in sorted(self.fees.items()))
+            + ".",
         ]
 
 
-def _plain(fraction: Decimal) -> str:
-    return exact_json.plain(fraction * 10_000)
+def _fees(maker: Decimal, taker: Decimal) -> str:
+    return f"maker {exact_json.plain(maker * 10_000)} bps, taker {exact_json.plain(taker * 10_000)} bps"
 
 
 def _times(factor: Decimal) -> str:
@@ -114,6 +121,7 @@ def run(job: Job) -> Run:
         queue_ahead=job.model.queue_ahead,
         maker_fee=job.model.maker_fee,
         taker_fee=job.model.taker_fee,
+        fees=job.model.fees,
         stop_on_refusal=job.strict,
     )
     with known():

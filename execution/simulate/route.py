@@ -17,9 +17,12 @@ def first_route(plan: Plan, wanted: Wanted) -> dict[str, Any] | None:
     routing = any(one.algorithm in ALGORITHMS and ALGORITHMS[one.algorithm].routes for one in plan.contestants)
     if wanted.signals or not (wanted.route or routing):
         return None
-    fee = wanted.model.taker_fee
     venues = [
-        RouteVenue(name=one.venue, rules=msgspec.structs.replace(one.rules, taker_fee=fee), book=one.opening)
+        RouteVenue(
+            name=one.venue,
+            rules=msgspec.structs.replace(one.rules, taker_fee=wanted.model.fees_of(one.venue)[1]),
+            book=one.opening,
+        )
         for one in plan.surveys
         if one.opening is not None
     ]

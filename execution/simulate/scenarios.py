@@ -293,7 +293,7 @@ _DURATIONS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, HOUR)
 
 def default_duration(span_ms: int) -> float:
     """How long an order works by default (seconds): a round number, so that twenty and more fit into the data where it is long."""
-    wanted = span_ms / 1000 / 20.5
+    wanted = span_ms / 1000 / 20.6
     return float(max((step for step in _DURATIONS if step <= wanted), default=1))
 
 
@@ -310,11 +310,10 @@ def starts(
     """
     begin, end = max(one.first for one in surveys), min(one.last for one in surveys)
     first = begin + lead(end - begin)
-    room = end - first - int(duration * 1000)
+    # Cancels at the end of an order's time, and what they find, are still to be seen.
+    room = end - lead(end - begin) - first - int(duration * 1000)
     if room < 0:
-        raise ScenarioError(
-            "--duration", f"{duration:g} s do not fit into {max(end - begin, 0) / 1000:,.0f} s of data; give less"
-        )
+        raise ScenarioError("--duration", f"{duration:g} s do not fit into {max(end - begin, 0) / 1000:,.0f} s of data")
     if every is None and count is not None and count > 1:
         step = room / (count - 1)
     else:

@@ -43,6 +43,8 @@ class Scenario:
     maker_fee: Decimal | None = None
     taker_fee: Decimal | None = None
     """Fractions; None: the recording's rules."""
+    fees: Mapping[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    """By venue: maker and taker fee, where they are others."""
     stop_on_refusal: bool = False
     """Whether the first signal that is refused ends the run."""
 
@@ -99,8 +101,8 @@ class _Run:
                 market,
                 latency_ms=scenario.latency_ms,
                 queue_ahead=scenario.queue_ahead,
-                maker_fee=scenario.maker_fee,
-                taker_fee=scenario.taker_fee,
+                maker_fee=scenario.fees.get(venue, (scenario.maker_fee, None))[0],
+                taker_fee=scenario.fees.get(venue, (None, scenario.taker_fee))[1],
                 now=now,
             )
             for venue, market in markets.items()

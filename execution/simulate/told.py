@@ -92,8 +92,12 @@ def document(
         "model": {
             "latency_ms": model.latency_ms,
             "queue_ahead": model.queue_ahead,
-            "maker_bps": model.maker_fee * 10_000,
-            "taker_bps": model.taker_fee * 10_000,
+            "fees_bps": {
+                one.venue: dict(
+                    zip(("maker", "taker"), (fee * 10_000 for fee in model.fees_of(one.venue)), strict=True)
+                )
+                for one in plan.surveys
+            },
             "words": model.words(),
         },
         "route": route,
