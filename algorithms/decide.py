@@ -8,13 +8,41 @@ from typing import Any
 import msgspec
 
 from algorithms import bracket, trigger
-from algorithms.base import Algorithm, Decision, Done, View
+from algorithms.base import Algorithm, Cancel, Decision, Done, View
 from schemas.order import OrderStatus, Trigger
+
+AGAIN_MS = 5_000
+"""An algorithm that failed is asked again so late."""
 
 
 def decide(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
     """Pure: the same view gives the same decision."""
-    entry = Decision() if view.order.status.terminal else _entry(algorithm, plan, view)
+    return _protected(view, Decision() if view.order.status.terminal else _entry(algorithm, plan, view))
+
+
+def without(view: View, why: str) -> Decision:
+    """What is done while an order's algorithm fails: its entry is taken off, its end is kept, its exits are watched."""
+    order = view.order
+    if order.status.terminal:
+        return _protected(view, Decision())
+    if view.live:
+        cancel = tuple(Cancel(child.child_id, why) for child in view.live if not child.cancel_requested)
+        return _protected(view, Decision(cancel=cancel, waiting=why))
+    if view.totals.unknown or view.totals.open:
+        return _protected(view, Decision(waiting=why))
+    done = None
+    if view.free <= 0:
+        done = Done(OrderStatus.FILLED)
+    elif order.cancel_requested:
+        done = Done(OrderStatus.CANCELED, order.cancel_reason or "canceled on request")
+    elif order.expires_at is not None and view.now >= order.expires_at:
+        done = Done(OrderStatus.EXPIRED, "its time ran out")
+    again = min(view.now + AGAIN_MS, order.expires_at or view.now + AGAIN_MS)
+    return _protected(view, Decision(waiting=why, wake_at=again) if done is None else Decision(done=done))
+
+
+def _protected(view: View, entry: Decision) -> Decision:
+    """A decision on the entry, with what its exits need."""
     if not view.order.has_bracket or not view.totals.filled:
         return entry
     exits = bracket.protect(view)

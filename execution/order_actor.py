@@ -17,20 +17,20 @@ import structlog
 from pydantic import ValidationError
 
 from adapters.base import Adapter
-from algorithms.base import Algorithm, Decision, Market, Nothing, Refusal, View, When
-from algorithms.decide import decide
+from algorithms.base import Algorithm, Decision, Done, Market, Nothing, Refusal, View, When
+from algorithms.decide import decide, without
 from execution import failpoints
 from execution.costs import Costs
 from execution.gates import WireGate
-from execution.ledger import Fenced, Lease, LedgerMismatch, Overfill
+from execution.ledger import Fenced, Lease
 from execution.ledger.port import OrderLedger
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_state import OrderState
-from execution.store import STORE_ERRORS
 from execution.venue_requests import Requests
 from schemas.market import Candle, MarketRules
 from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Tape
+from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class Desk:
     reopened: Callable[[OrderActor], None]
     """Called when an order that was closed needs attention again."""
     lost: Callable[[OrderActor, Exception], None]
-    """Called when the ledger refused this replica's view of the order."""
+    """Called when the ledger refused this replica's view of the order, or a step of it failed."""
     sends: Callable[[int], None]
     """Called with +1 and -1 as requests to place begin and end."""
 
@@ -124,7 +124,7 @@ class OrderActor:
         """Decide for the first time, before the order is committed."""
         now = self.desk.now()
         self._look(now)
-        self._carry(self._decide(now), now)
+        self._carry(decide(self._algorithm, self._plan, self._view(now)), now)
 
     def begun(self) -> None:
         """The order and its first children are committed: act."""
@@ -205,13 +205,27 @@ class OrderActor:
         try:
             while self._mailbox and not self._gone:
                 await self._step()
-        except (Fenced, Overfill, LedgerMismatch, *STORE_ERRORS) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the order goes on from what the ledger has
             self.desk.lost(self, error)
         finally:
             self._running = None
 
     async def _step(self) -> None:
         mail, self._mailbox = self._mailbox, []
+        try:
+            await self._take(mail)
+        except BaseException as error:
+            for _, done in mail:
+                if done is not None and not done.done():
+                    done.set_exception(error if isinstance(error, Exception) else Fenced("stopped"))
+            raise
+        for _, done in mail:
+            if done is not None and not done.done():
+                done.set_result(None)
+        self._act()
+
+    async def _take(self, mail: Sequence[tuple[Booking | None, asyncio.Future[None] | None]]) -> None:
+        """Book, decide, commit."""
         now = self.desk.now()
         for booking, _ in mail:
             if booking is not None:
@@ -232,13 +246,7 @@ class OrderActor:
         if change is not None:
             self._keep_tape(now)
             started = self.desk.monotonic()
-            try:
-                await self.desk.ledger.commit(self.key, change, self.lease)
-            except BaseException as error:
-                for _, done in mail:
-                    if done is not None and not done.done():
-                        done.set_exception(error if isinstance(error, Exception) else Fenced("stopped"))
-                raise
+            await self.desk.ledger.commit(self.key, change, self.lease)
             self.desk.metrics.committed(self.desk.monotonic() - started)
             for fill in change.fills:
                 booked = self.state.child(fill.child_id)
@@ -246,10 +254,6 @@ class OrderActor:
             if change.events:
                 self.desk.committed(self.lease.shard)
             failpoints.hit("order.committed")
-        for _, done in mail:
-            if done is not None and not done.done():
-                done.set_result(None)
-        self._act()
 
     def _cancel_leftovers(self, now: int) -> None:
         """Whatever turns up at a venue after its order has ended is taken off: no algorithm watches it any more."""
@@ -274,7 +278,13 @@ class OrderActor:
     def _decide(self, now: int) -> Decision:
         if self.state.over or self._requests.refreshing:
             return Decision()
-        return decide(self._algorithm, self._plan, self._view(now))
+        view = self._view(now)
+        try:
+            return decide(self._algorithm, self._plan, view)
+        except Exception as error:
+            self.log.exception("an algorithm failed", algorithm=self.state.parent.algorithm)
+            self.desk.metrics.internal_error("algorithm")
+            return without(view, f"its algorithm failed: {error}")
 
     def _view(self, now: int) -> View:
         state, parent = self.state, self.state.parent
@@ -323,8 +333,7 @@ class OrderActor:
         state, done = self.state, decision.done
         assert done is not None
         self._keep_tape(now)
-        report = self.desk.costs.report(state, self._algorithm.schedule(self._plan, state.parent), done, now)
-        state.finish(done, now, breach_bps=decision.breach_bps, tca=report)
+        state.finish(done, now, breach_bps=decision.breach_bps, tca=self._cost(done, now))
         self.desk.metrics.order_ended(state.parent.status)
         self.log.info(
             "order ended",
@@ -332,6 +341,16 @@ class OrderActor:
             filled=str(state.totals.filled),
             reason=state.parent.reason,
         )
+
+    def _cost(self, done: Done, now: int) -> CostReport | None:
+        """What the order cost. Figures that cannot be had never keep it from ending."""
+        try:
+            schedule = self._algorithm.schedule(self._plan, self.state.parent)
+            return self.desk.costs.report(self.state, schedule, done, now)
+        except Exception:
+            self.log.exception("the cost of an order was not measured")
+            self.desk.metrics.internal_error("costs")
+            return None
 
     def _act(self) -> None:
         for child in self.state.active:

@@ -265,16 +265,20 @@ class Runner:
             self._gate.know(actor.key, actor.state.children)
 
     def _lost(self, actor: OrderActor, error: Exception) -> None:
-        """The ledger refused what an order wanted to write."""
+        """The ledger refused what an order wanted to write, or a step of it failed: it goes on from what the ledger has."""
         actor.drop()
-        self._actors.pop(actor.key, None)
-        self._closed.pop(actor.key, None)
+        if self.get(actor.key) is actor:
+            self._actors.pop(actor.key, None)
+            self._closed.pop(actor.key, None)
         if isinstance(error, Fenced):
             actor.log.warning("order belongs to another replica now", shard=actor.lease.shard)
             return
-        self._metrics.commit_failed(type(error).__name__)
-        actor.log.critical("the ledger refused a transition; the order is loaded again", error=str(error))
-        if isinstance(error, Overfill | LedgerMismatch):
+        if isinstance(error, (Overfill, LedgerMismatch, *STORE_ERRORS)):
+            self._metrics.commit_failed(type(error).__name__)
+            actor.log.critical("the ledger refused a transition; the order is loaded again", error=str(error))
+        else:
+            actor.log.critical("a step of an order failed; the order is loaded again", exc_info=error)
+        if not isinstance(error, STORE_ERRORS):
             self._metrics.internal_error(type(error).__name__)
         self._spawn(self._reload(actor))
 

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from adapters.base import VenueOrderStatus
+from algorithms import ALGORITHMS
+from algorithms.base import Decision
 from execution.ledger import Accepted, AcceptOutcome, child_id, order_key
+from execution.order_state import OrderState
 from execution.store import Store, StoreRefused
 from schemas import exact_json
+from schemas.command import parse
 from schemas.order import OrderStatus
+from schemas.tca import CostReport
 from tests.replica import Replica, until
 from tests.scripted_venue import ScriptedVenue
 
@@ -102,3 +107,60 @@ async def test_one_unreadable_order_does_not_keep_its_shard_from_being_worked(
         venue.fill(child_id(order_key(f"s{number}"), 1), "10")
         assert (await second.ends(f"s{number}")).parent.status is OrderStatus.FILLED
     await second.die()
+
+
+async def test_costs_that_cannot_be_measured_do_not_stop_an_order(
+    replica: Replica, venue: ScriptedVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> CostReport:
+        raise ZeroDivisionError("a figure that nobody thought of")
+
+    monkeypatch.setattr("execution.costs.measure", broken)
+    await replica.signal(order_type="market", price=None)
+    record = await replica.ends()
+    assert record.parent.status is OrderStatus.FILLED
+
+
+async def test_an_algorithm_that_fails_is_taken_off_and_can_be_canceled(
+    replica: Replica, venue: ScriptedVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is not left to itself: what rests is cancelled, commands are carried out, and it is tried again."""
+    await replica.signal(
+        algorithm="twap", algorithm_params={"duration_seconds": 100, "slices": 1, "style": "passive"}, take_profit=120
+    )
+    await until(lambda: FIRST in venue.orders)
+    venue.fill(FIRST, "4")
+    exit_id = child_id(order_key("sig"), 2)
+    await until(lambda: exit_id in venue.orders)
+    twap = ALGORITHMS["twap"]
+
+    def broken(*_: Any) -> Decision:
+        raise ZeroDivisionError("a market that nobody thought of")
+
+    monkeypatch.setattr(twap, "work", broken)
+    venue.fill(FIRST, "1")
+    await until(lambda: FIRST in venue.cancels)
+    await until(lambda: any(held.order.quantity == 5 for held in venue.orders.values()))
+    assert "algorithm failed" in str((await replica.order()).parent.waiting)
+    await replica.commands._carry_out(parse({"type": "order.cancel", "signal_id": "sig"}), "c")  # type: ignore[arg-type]
+    assert (await replica.ends()).parent.status is OrderStatus.CANCELED
+
+
+async def test_a_step_that_fails_is_taken_again_from_the_ledger(
+    replica: Replica, venue: ScriptedVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await replica.signal()
+    await until(lambda: FIRST in venue.orders)
+    await asyncio.sleep(0.1)
+    place, failures = OrderState.take, [1, 2]
+
+    def broken(*args: Any) -> Any:
+        if failures:
+            raise ValueError(f"a record that nobody thought of ({failures.pop()})")
+        return place(*args)
+
+    monkeypatch.setattr(OrderState, "take", broken)
+    venue.fill(FIRST, "10")
+    record = await replica.ends()
+    assert record.parent.status is OrderStatus.FILLED
+    assert venue.creates == [FIRST]
