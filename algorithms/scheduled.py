@@ -213,7 +213,7 @@ class Scheduled(Worked[P, SchedulePlan]):
                 memory = msgspec.structs.replace(memory, tape=tape)
         ends = plan.starts[index + 1] if index + 1 < len(plan.starts) else plan.duration
         wants, wakes, waiting = self._wants(plan, view, memory, index, elapsed, ends)
-        wake_at = min([start + ends, *(start + at for at in wakes if at > elapsed)])
+        wake_at = start + min([ends, *[at for at in wakes if at > elapsed]])
         return Work(wants=wants, wake_at=wake_at, wake_when=_follow(view, wants), memory=memory, waiting=waiting)
 
     def _wants(
@@ -232,7 +232,8 @@ class Scheduled(Worked[P, SchedulePlan]):
         finish_at = _finish_at(plan)
         finishing = plan.at_end == "complete" and elapsed >= finish_at
         wakes = [finish_at]
-        due = (ONE if finishing else target) * quantity - view.claimed_beside(tag)
+        beside = view.claimed_beside(tag)
+        due = (ONE if finishing else target) * quantity - beside
         if not finishing:
             least = rules.min_quantity or rules.lot
             most = max(plan.catch_up * planned * quantity, least)
@@ -240,7 +241,7 @@ class Scheduled(Worked[P, SchedulePlan]):
         waiting = None
         if plan.max_participation is not None:
             rate = plan.max_participation
-            allowed = rate * memory.tape.others / (1 - rate) - view.claimed_beside(tag)
+            allowed = rate * memory.tape.others / (1 - rate) - beside
             if due > 0 and allowed < due:
                 wakes.append(elapsed + max(1_000, (ends - begins) // 10))
                 if allowed <= 0:
@@ -248,7 +249,7 @@ class Scheduled(Worked[P, SchedulePlan]):
                 due = max(allowed, ZERO)
         if due <= 0 and plan.style != "adaptive":
             return (), wakes, waiting
-        rest = view.free + sum((child.leaves for child in view.live if child.tag == tag), ZERO)
+        rest = quantity - beside
         if rest > due > 0 and _too_small(view, rest - due):
             due = rest
         cross_at = max(begins, ends - min(max((ends - begins) // 5, 1_000), (ends - begins) // 2))
@@ -340,8 +341,7 @@ def _too_small(view: View, quantity: Decimal) -> bool:
     rules = view.rules
     price = view.order.limit_price or view.market.mid
     kept = rules.round_quantity(quantity, view.order.works_as)
-    minimum = rules.min_notional / price if price else ZERO
-    return kept <= 0 or kept < rules.min_quantity or kept < minimum
+    return kept <= 0 or kept < rules.min_quantity or (price is not None and kept * price < rules.min_notional)
 
 
 def _finish_at(plan: SchedulePlan) -> int:
