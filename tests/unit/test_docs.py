@@ -125,6 +125,13 @@ def test_every_figure_of_a_cost_report_is_told_in_its_table() -> None:
     assert fields | flags == told
 
 
+def test_every_latency_is_told() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "execution").rglob("*.py"))
+    names = re.findall(r"\.timed\(\"(\w+)\"", sources) + re.findall(r"found.setdefault\(\"(\w+)\"", sources)
+    assert len(names) > 3
+    assert set(names) - MENTIONED == set()
+
+
 # --- options and names --------------------------------------------------------------------------------------------------
 
 
