@@ -29,7 +29,8 @@ _COMMIT = Script.load(_SCRIPTS / "commit.lua")
 _LEASE = Script.load(_SCRIPTS / "lease.lua")
 _NOTE = Script.load(_SCRIPTS / "note.lua")
 
-_parent = msgspec.json.Decoder(ParentOrder)
+_parent = msgspec.json.Decoder(ParentOrder, float_hook=Decimal)
+"""What a signal says in its own words (metadata, parameters) keeps its digits too."""
 _child = msgspec.json.Decoder(ChildOrder)
 _fill = msgspec.json.Decoder(Fill)
 
