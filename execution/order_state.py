@@ -356,7 +356,9 @@ class OrderState:
         if command.stop_price is not None and trigger is not None:
             parent.stop_price = command.stop_price
             at = self.rules.round_price(command.stop_price, parent.side)
-            parent.trigger = msgspec.structs.replace(trigger, price=at)
+            parent.trigger = trigger = msgspec.structs.replace(trigger, price=at)
+        if trigger is not None and trigger.fired_at is None and command.algorithm_params:
+            parent.trigger = _retrailed(trigger, command.algorithm_params)
         parent.quantity, parent.price = quantity, price
         parent.amendments += 1
         self._touch(now)
@@ -610,6 +612,16 @@ class OrderState:
                 tca=tca if tca is not None else unset,
             )
         )
+
+
+def _retrailed(trigger: Trigger, parameters: dict[str, Any]) -> Trigger:
+    """A trailing stop with amended parameters; where it has trailed to by now, it stays."""
+    trail, activation = parameters.get("trail_bps"), parameters.get("activation_price")
+    return msgspec.structs.replace(
+        trigger,
+        trail_bps=Decimal(str(trail)) if trail is not None else trigger.trail_bps,
+        activation=Decimal(str(activation)) if activation is not None else trigger.activation,
+    )
 
 
 def _kind(reason: str | None) -> str | None:

@@ -240,10 +240,15 @@ class Story:
 
     def amend(self, **changes: Any) -> Decision:
         command = AmendOrder.model_validate({"type": "order.amend", "order_id": "ord_story", **changes})
-        refusal = self.state.amend(command, self.now)
+        refusal = self.state.amend(command, self.now, self._replan)
         if refusal is not None:
             self.state.answer(refusal[1], self.now, refusal[0])
         return self.step()
+
+    def _replan(self, parent: ParentOrder) -> dict[str, Any]:
+        parameters = parsed(self.algorithm, parent.algorithm_params)
+        self.plan = self.algorithm.plan(parent, parameters, self.state.rules, ())
+        return as_record(self.plan)
 
     def unknown(self) -> Decision:
         self.state.unknown(self.child, "no answer", self.now)

@@ -359,3 +359,21 @@ def test_the_venue_s_own_is_placed_at_once(
     assert story.market("89.9", "90.1", last="90").place == (), "the venue fires it, not the service"
     story.venue("filled", "10", story.trade("10", "90"))
     assert story.last.status is OrderStatus.FILLED
+
+
+def test_an_amended_trail_counts_from_the_next_price_on() -> None:
+    story = Story(
+        "1",
+        None,
+        order_type=OrderType.TRAILING_STOP,
+        side=Side.SELL,
+        params={"trail_bps": Decimal(100)},
+    )
+    story.market("99.9", "100.1", last="100")
+    assert story.state.parent.trigger is not None
+    assert story.state.parent.trigger.price == 99
+    story.amend(algorithm_params={"trail_bps": Decimal(50)})
+    assert story.last.event_type == "order.amended"
+    assert story.state.parent.trigger.price == 99
+    story.market("100.9", "101.1", last="101")
+    assert story.state.parent.trigger.price == Decimal("100.495")
