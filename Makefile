@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test lint format bench lock schemas clean help
+.PHONY: run test lint format bench pictures lock schemas clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +25,12 @@ format: $(READY)  ## put the code into its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)  ## orders per second and latency of the whole service against a bare ccxt loop
+bench: $(READY)  ## speed of the whole service against a bare ccxt loop, cost of the algorithms against common bots
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.costs
+
+pictures: $(READY)  ## the pictures in docs/algorithms.md, from simulated runs
+	$(BIN)/python -m benchmarks.pictures docs/images
 
 schemas: $(READY)  ## JSON Schema of everything on the wire, into docs/schemas
 	$(BIN)/python -m schemas.export docs/schemas
