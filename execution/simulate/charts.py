@@ -94,12 +94,19 @@ def cost_and_risk(rows: Sequence[Row], baselines: Sequence[bool]) -> str | None:
     for deviation, cost, label, baseline in points:
         told = f"{label}: {number(cost, 2, signed=True)} bp, standard deviation {deviation:.2f} bp"
         plot.dot((deviation, cost), 5, "dot base" if baseline else "dot many", told)
-        left, height, length = plot.x(deviation) + 9, plot.y(cost) + 4, 6.7 * len(_short(label))
-        while any(abs(height - other) < 12 and left < end and begin < left + length for begin, end, other in taken):
-            height += 12
+        left, middle, length = plot.x(deviation) + 9, plot.y(cost) + 4, 6.7 * len(_short(label))
+        near = (middle + step * 12 for step in (0, -1, 1, -2, 2, -3, 3, -4, 4))
+        height = next(
+            (at for at in near if plot.top + 8 < at < plot.bottom - 3 and _is_free(left, length, at, taken)), middle
+        )
         taken.append((left, left + length, height))
         plot.text_at(left, height, _short(label), "value")
     return plot.svg()
+
+
+def _is_free(left: float, length: float, at: float, taken: Sequence[tuple[float, float, float]]) -> bool:
+    """Whether text there meets none of the texts (begin, end, height) that stand already."""
+    return not any(abs(at - other) < 12 and left < end and begin < left + length for begin, end, other in taken)
 
 
 _PARTS = (("spread", "spread"), ("impact", "impact"), ("opportunity", "missed"), ("fees", "fees"))

@@ -73,8 +73,8 @@ class Job:
 
     label: str
     data: tuple[Data, ...]
-    begins: int
-    """The first event of all data, in ms."""
+    begins: Mapping[str, int]
+    """By venue: when its first event is, in ms."""
     signals: tuple[tuple[int, Mapping[str, Any]], ...]
     model: Model
     strict: bool = True
@@ -116,7 +116,8 @@ def run(job: Job) -> Run:
     scenario = Scenario(
         markets={data.venue: data.open for data in job.data},
         signals=job.signals,
-        start=job.begins,
+        start=min(job.begins.values()),
+        begins=job.begins,
         latency_ms=job.model.latency_ms,
         queue_ahead=job.model.queue_ahead,
         maker_fee=job.model.maker_fee,

@@ -120,7 +120,7 @@ def planned(wanted: Wanted) -> Plan:
         Job(
             label=one.label,
             data=tuple(data) if _everywhere(one) else (data[0],),
-            begins=min(survey.first for survey in surveys) if _everywhere(one) else home.first,
+            begins={seen.venue: seen.first for seen in (surveys if _everywhere(one) else surveys[:1])},
             signals=fields[one.label],
             model=wanted.model,
             strict=not one.as_signalled,

@@ -43,6 +43,8 @@ class Scenario:
     maker_fee: Decimal | None = None
     taker_fee: Decimal | None = None
     """Fractions; None: the recording's rules."""
+    begins: Mapping[str, int] = field(default_factory=dict)
+    """By venue: when its first event is, where that is known; else it is looked for."""
     fees: Mapping[str, tuple[Decimal, Decimal]] = field(default_factory=dict)
     """By venue: maker and taker fee, where they are others."""
     stop_on_refusal: bool = False
@@ -91,7 +93,11 @@ class _Run:
 
         markets = {
             venue: RecordedMarket(
-                make(), name=venue, now=now, starts_at=_begins(make(), scenario.start), monotonic=loop.time
+                make(),
+                name=venue,
+                now=now,
+                starts_at=scenario.begins.get(venue) or _begins(make(), scenario.start),
+                monotonic=loop.time,
             )
             for venue, make in scenario.markets.items()
         }

@@ -429,7 +429,7 @@ def test_venues_that_begin_at_different_times_keep_them() -> None:
     )
     plan = planned(options)
     assert plan.starts[0] == late + 5_000
-    assert plan.jobs[-1].begins == late - 60_000
+    assert plan.jobs[-1].begins == {"a": late - 60_000, "b": late}
     reports = run(plan.jobs[-1]).reports
     assert [report.accepted_at for report in reports] == plan.starts
     prices = {leg.price for report in reports for leg in report.fills}
