@@ -90,7 +90,7 @@ def cost_and_risk(rows: Sequence[Row], baselines: Sequence[bool]) -> str | None:
     plot.text_at(
         (plot.left + plot.right) / 2, plot.height - 6, "standard deviation between orders, bp", "tick", "middle"
     )
-    taken: list[tuple[float, float, float]] = []
+    taken = [(plot.x(deviation) - 6, plot.x(deviation) + 6, plot.y(cost) + 4) for deviation, cost, _, _ in points]
     for deviation, cost, label, baseline in points:
         told = f"{label}: {number(cost, 2, signed=True)} bp, standard deviation {deviation:.2f} bp"
         plot.dot((deviation, cost), 5, "dot base" if baseline else "dot many", told)
