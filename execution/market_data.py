@@ -54,20 +54,22 @@ class Feed:
         self.watchers: dict[str, tuple[Callable[[], None], tuple[When, ...]]] = {}
         self.task: asyncio.Task[None] | None = None
         self.closing: asyncio.TimerHandle | None = None
-        self._mid: Decimal | None = None
+        self.quote: tuple[Decimal, Decimal] | None = None
+        """The mid and half the spread of the book; None: not known."""
         self._mid_at = 0
 
     def take_book(self, book: OrderBook, now: int) -> None:
         self.integrate(now)
-        self.book, self.book_at = book, now
-        self._mid, self._mid_at = book.mid, now
-        if self._mid is None:
+        self.book, self.book_at, self._mid_at = book, now, now
+        if not book.bids or not book.asks:
+            self.quote = None
             return
-        half = (book.asks[0].price - book.bids[0].price) / 2
+        bid, ask = book.bids[0].price, book.asks[0].price
+        mid, half = self.quote = (bid + ask) / 2, (ask - bid) / 2
         if not self.fine or now - self.fine[-1][0] >= FINE_MS:
-            self.fine.append((now, self._mid, half))
+            self.fine.append((now, mid, half))
             if not self.coarse or now - self.coarse[-1][0] >= COARSE_MS:
-                self.coarse.append((now, self._mid, half))
+                self.coarse.append((now, mid, half))
 
     def take_trades(self, trades: Sequence[PublicTrade]) -> None:
         volume = notional = ZERO
@@ -87,12 +89,12 @@ class Feed:
 
     def integrate(self, now: int) -> None:
         """Bring the time-weighted sum of the mid up to now."""
-        if self._mid is not None and now > self._mid_at:
+        if self.quote is not None and now > self._mid_at:
             elapsed, seen = now - self._mid_at, self.seen
             self.seen = Tape(
                 volume=seen.volume,
                 notional=seen.notional,
-                mid_integral=seen.mid_integral + self._mid * elapsed,
+                mid_integral=seen.mid_integral + self.quote[0] * elapsed,
                 observed_ms=seen.observed_ms + elapsed,
             )
             self._mid_at = now
@@ -100,7 +102,7 @@ class Feed:
     def lost(self, now: int) -> None:
         """What is known is void."""
         self.integrate(now)
-        self.up, self.book, self._mid = False, None, None
+        self.up, self.book, self.quote = False, None, None
 
     def reached(self, when: When) -> bool:
         """Whether the market is where an order waits for it."""

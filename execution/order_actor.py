@@ -114,6 +114,11 @@ class OrderActor:
         parent = self.state.parent
         return log.bind(order_id=parent.order_id, signal_id=parent.signal_id)
 
+    @property
+    def mail_waits(self) -> bool:
+        """Whether something was posted that is not booked yet; another step follows."""
+        return bool(self._mailbox)
+
     def adapter(self, child: ChildOrder) -> Adapter:
         """The venue that a child is for."""
         return self.desk.adapters[child.venue]
@@ -396,15 +401,11 @@ class OrderActor:
     def _mid(self) -> Decimal | None:
         parent = self.state.parent
         feed = self.desk.market.feed(parent.home, parent.symbol)
-        return feed.book.mid if feed is not None and feed.book is not None else None
+        return feed.quote[0] if feed is not None and feed.quote is not None else None
 
     def _quote(self, venue: str) -> tuple[Decimal, Decimal] | None:
         feed = self.desk.market.feed(venue, self.state.parent.symbol)
-        book = feed.book if feed is not None else None
-        if book is None or not book.bids or not book.asks:
-            return None
-        bid, ask = book.bids[0].price, book.asks[0].price
-        return (bid + ask) / 2, (ask - bid) / 2
+        return feed.quote if feed is not None else None
 
     def _look(self, now: int) -> None:
         """Note the arrival price as soon as one is known."""

@@ -25,16 +25,18 @@ class Observed:
         self._times = [at for at, _ in kept]
         self._values = [value for _, value in kept]
 
-    def at(self, moment: int, *, not_before: int | None = None) -> Decimal | None:
-        """The last value seen up to a moment; None when there is none that is fresh enough, or none since `not_before`."""
+    def at(self, moment: int) -> Decimal | None:
+        """The last value seen up to a moment; None when there is none that is fresh enough."""
         index = bisect_right(self._times, moment) - 1
-        oldest = moment - STALE_MS if not_before is None else max(moment - STALE_MS, not_before)
-        return self._values[index] if index >= 0 and self._times[index] >= oldest else None
+        return self._values[index] if index >= 0 and self._times[index] >= moment - STALE_MS else None
 
-    def first_within(self, start: int, end: int) -> Decimal | None:
-        """The first value seen after `start`, up to `end`."""
-        index = bisect_right(self._times, start)
-        return self._values[index] if index < len(self._times) and self._times[index] <= end else None
+    def after(self, moment: int, horizon_ms: int) -> Decimal | None:
+        """The last value seen since a moment when the horizon is over, if fresh; else the first within half the horizon more."""
+        times, due = self._times, moment + horizon_ms
+        index = bisect_right(times, due)
+        if index and times[index - 1] > moment and times[index - 1] >= due - STALE_MS:
+            return self._values[index - 1]
+        return self._values[index] if index < len(times) and times[index] <= due + horizon_ms // 2 else None
 
 
 def mids_at(fills: Sequence[Fill], mids: Observed) -> list[Decimal] | None:
@@ -68,8 +70,7 @@ def markout(side: Side, fills: Sequence[Fill], mids: Observed, horizon_ms: int) 
     for fill in fills:
         notional = fill.price * fill.quantity
         whole += notional
-        moment = fill.timestamp + horizon_ms
-        mid = mids.at(moment, not_before=fill.timestamp + 1) or mids.first_within(moment, moment + horizon_ms // 2)
+        mid = mids.after(fill.timestamp, horizon_ms)
         if mid is None:
             complete = False
             continue
