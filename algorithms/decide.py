@@ -58,6 +58,17 @@ def _protected(view: View, entry: Decision) -> Decision:
     )
 
 
+def _closing(view: View) -> View:
+    """While a bracket's exits close the position, the entry does not go on opening it."""
+    order = view.order
+    closes = order.stop_fired or (view.exit_totals is not None and view.exit_totals.filled > 0)
+    if not closes or order.cancel_requested:
+        return view
+    ending = copy.copy(order)
+    ending.cancel_requested, ending.cancel_reason = True, "the exits of its bracket have begun to close it"
+    return msgspec.structs.replace(view, order=ending)
+
+
 def _entry(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
     order = view.order
     waiting = order.trigger

@@ -28,12 +28,13 @@ from typing import Literal, TypeVar
 import msgspec
 from pydantic import Field, model_validator
 
-from algorithms.base import Done, Parameters, View, When
+from algorithms.base import Done, Parameters, Refusal, View, When
 from algorithms.bounds import BPS
 from algorithms.tape import TapeMemory, accrue
 from algorithms.worked import Want, Work, Worked
 from schemas.market import ZERO
 from schemas.order import ChildOrder, OrderStatus, ParentOrder
+from schemas.terms import TimeInForce
 
 ONE = Decimal(1)
 DAY = 86_400
@@ -145,7 +146,13 @@ def schedule_plan(
     source: str = "",
     expected_volume: Decimal | None = None,
 ) -> SchedulePlan:
-    """A plan of slices with the given weights. The same order gets the same jitter wherever and whenever it is planned."""
+    """A plan of slices with the given weights. The same order gets the same jitter wherever and whenever it is planned.
+
+    Raises:
+        Refusal: the order is to be filled at once, which a schedule is not.
+    """
+    if order.time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
+        raise Refusal("time_in_force", f"{order.time_in_force} does not go with a schedule")
     duration = int(parameters.duration_seconds * 1000)
     if order.expires_at is not None and order.trigger is None:
         duration = max(min(duration, order.expires_at - order.created_at), LEAST_INTERVAL_MS)
@@ -265,7 +272,13 @@ class Scheduled(Worked[P, SchedulePlan]):
             wakes.append(cross_at)
         touch = view.market.touch(view.order.side)
         if touch is None:
-            return (), wakes, f"the market of {view.order.symbol} at {view.order.home} is not known"
+            # What rests keeps its place until the market is back.
+            kept = tuple(
+                self.rest(view, child.leaves, child.price, tag=child.tag)
+                for child in view.live
+                if child.tag[0] == "s" and child.price is not None
+            )
+            return kept, wakes, f"the market of {view.order.symbol} at {view.order.home} is not known"
         follow = min(max((ends - begins) // 5, FOLLOW_LEAST_MS), FOLLOW_MOST_MS)
         wakes += [child.created_at - started(view.order) + follow for child in view.live if child.tag[0] == "s"]
         if plan.style == "passive":

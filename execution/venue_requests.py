@@ -81,8 +81,8 @@ class Requests:
             self._start("trades", child, self._fetch_trades)
 
     def _tend_pending(self, child: ChildOrder) -> None:
-        if ("send", child.child_id) in self._tasks or self._actor.closing:
-            return
+        if ("send", child.child_id) in self._tasks or self._actor.closing or self._actor.mail_waits:
+            return  # its answer may be what waits to be booked
         if child.sends == 0 or child.child_id in self._may_resend:
             self._may_resend.discard(child.child_id)
             self._start("send", child, self._send)

@@ -185,7 +185,8 @@ class _Session:
                 await strategy.cancel(order[0], "the demo ends")
             await asyncio.sleep(0.1)
         code = await self._stack.stop_service()
-        result = await self._audit(list(strategy.published))
+        by_hand = (signal for signal, events in self._watch.by_signal.items() if signal and events[-1].sequence > 0)
+        result = await self._audit(list(dict.fromkeys([*strategy.published, *by_hand])))
         if code != 0:
             result.problems.append(f"the service ended with exit code {code}: {self._stack.last_words()}")
         self._report(result)

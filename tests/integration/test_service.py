@@ -120,7 +120,7 @@ async def test_bad_input_is_refused_by_field_and_reason(system: System) -> None:
         "b4": ({"quantity": Decimal("0.000000001")}, "quantity"),
         "b5": ({"price": 50_000, "quantity": Decimal("0.00002")}, "quantity"),
         "b6": ({"side": None}, "side"),
-        "b7": ({"take_profit": 60_000}, "take_profit"),
+        "b7": ({"order_type": "limit", "price": 50_000, "take_profit": 40_000}, "take_profit"),
         "b8": ({"order_type": "limit"}, "price"),
     }
     for name, (fields, _) in cases.items():

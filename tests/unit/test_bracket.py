@@ -481,3 +481,25 @@ def test_exits_never_close_more_than_was_opened(
     if state.parent.protection_ended == "closed":
         rest = state.totals.filled - state.totals.fees.get("BTC", Decimal(0)) - state.exits.totals.filled
         assert rest * market.mid < rules.min_notional * 110, "something tradable was left unprotected"
+
+
+def test_an_entry_ends_when_its_stop_fires() -> None:
+    """Buying on while the stop sells would only pay the spread twice."""
+    story = Story(
+        "10",
+        None,
+        algorithm="twap",
+        params={"duration_seconds": 100, "slices": 10, "style": "aggressive"},
+        stop_loss=Decimal(95),
+    )
+    story.market("99.9", "100.1")
+    story.venue("filled", "1", story.trade("1", "100.1"))
+    story.now += 5_000
+    story.market("94", "94.2", last="94")
+    assert story.state.parent.stop_fired
+    story.step()
+    assert story.state.parent.status == "canceled"
+    assert "exits" in str(story.state.parent.reason)
+    story.now += 10_000
+    story.market("94", "94.2")
+    assert [child.role for child in story.state.children] == ["entry", "exit"]
