@@ -17,7 +17,8 @@ AGAIN_MS = 5_000
 
 def decide(algorithm: Algorithm[Any, Any], plan: Any, view: View) -> Decision:
     """Pure: the same view gives the same decision."""
-    return _protected(view, Decision() if view.order.status.terminal else _entry(algorithm, plan, view))
+    entry = Decision() if view.order.status.terminal else _entry(algorithm, plan, _closing(view))
+    return _protected(view, entry)
 
 
 def without(view: View, why: str) -> Decision:
