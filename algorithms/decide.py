@@ -42,6 +42,23 @@ def without(view: View, why: str) -> Decision:
     return _protected(view, Decision(waiting=why, wake_at=again) if done is None else Decision(done=done))
 
 
+def reduced(view: View) -> Decision:
+    """What may be done before the venue has confirmed what the ledger holds: nothing but cancels, which only reduce."""
+    order, reason = view.order, None
+    live = list(view.live)
+    if order.cancel_requested:
+        reason = order.cancel_reason or "canceled on request"
+        live += [child for child in view.exits if order.status.terminal and not child.state.terminal]
+    elif order.expires_at is not None and view.now >= order.expires_at:
+        reason = "its time ran out"
+    elif order.paused:
+        reason = "paused"
+    if reason is not None:
+        cancel = tuple(Cancel(child.child_id, reason) for child in live if not child.cancel_requested)
+        return Decision(cancel=cancel, waiting=order.waiting)
+    return Decision(waiting=order.waiting, wake_at=order.expires_at)
+
+
 def _protected(view: View, entry: Decision) -> Decision:
     """A decision on the entry, with what its exits need."""
     if not view.order.has_bracket or not view.totals.filled:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from adapters.base import Adapter
 from algorithms.base import Algorithm, Decision, Done, Market, Nothing, Refusal, View, When
-from algorithms.decide import decide, without
+from algorithms.decide import decide, reduced, without
 from execution import failpoints
 from execution.costs import Costs
 from execution.gates import WireGate
@@ -27,7 +27,7 @@ from execution.ledger.port import OrderLedger
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_state import OrderState
-from execution.venue_requests import Requests
+from execution.venue_requests import NO_EXPIRY_MS, Requests
 from schemas.market import Candle, MarketRules
 from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Tape
 from schemas.tca import CostReport
@@ -147,7 +147,7 @@ class OrderActor:
         for child in self.state.active:
             if child.state is ChildState.PENDING:
                 # The request may have left until the previous owner's lease ended, and be executed until it expires.
-                ttl = self.adapter(child).request_ttl_ms
+                ttl = self.adapter(child).request_ttl_ms or NO_EXPIRY_MS
                 child.valid_until = max(child.valid_until, self.lease.inherited_until + ttl, child.created_at + ttl)
                 self.state.unknown(child, "its sender stopped before the outcome was known", self.desk.now())
             elif child.state is ChildState.OPEN:
@@ -281,15 +281,19 @@ class OrderActor:
         return as_record(plan)
 
     def _decide(self, now: int) -> Decision:
-        if self.state.over or self._requests.refreshing:
+        if self.state.over:
             return Decision()
         view = self._view(now)
+        if self._requests.refreshing:
+            return reduced(view)
         try:
             return decide(self._algorithm, self._plan, view)
         except Exception as error:
-            self.log.exception("an algorithm failed", algorithm=self.state.parent.algorithm)
+            why = f"its algorithm failed: {error}"
             self.desk.metrics.internal_error("algorithm")
-            return without(view, f"its algorithm failed: {error}")
+            if self.state.parent.waiting != why:  # the trace once, and not each time it is asked again
+                self.log.exception("an algorithm failed", algorithm=self.state.parent.algorithm)
+            return without(view, why)
 
     def _view(self, now: int) -> View:
         state, parent = self.state, self.state.parent

@@ -280,6 +280,8 @@ class Runner:
             actor.log.critical("a step of an order failed; the order is loaded again", exc_info=error)
         if not isinstance(error, STORE_ERRORS):
             self._metrics.internal_error(type(error).__name__)
+        # What it was about to send may have left until now, and not only until the lease was inherited.
+        actor.lease.inherited_until = max(actor.lease.inherited_until, self._now())
         self._spawn(self._reload(actor))
 
     async def _reload(self, actor: OrderActor) -> None:

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 
-from adapters.base import VenueOrderStatus
+from adapters.base import Unknown, VenueOrderStatus
 from algorithms import ALGORITHMS
 from algorithms.base import Decision
-from execution.ledger import Accepted, AcceptOutcome, child_id, order_key
+from execution.ledger import Accepted, AcceptOutcome, LedgerMismatch, child_id, order_key
 from execution.order_state import OrderState
 from execution.store import Store, StoreRefused
 from schemas import exact_json
@@ -164,3 +165,65 @@ async def test_a_step_that_fails_is_taken_again_from_the_ledger(
     record = await replica.ends()
     assert record.parent.status is OrderStatus.FILLED
     assert venue.creates == [FIRST]
+
+
+async def test_a_cancel_does_not_wait_for_a_venue_that_answers_no_questions(store: Store, venue: ScriptedVenue) -> None:
+    """After a restart nothing new is decided before the venue has told; but what can only reduce goes first."""
+    first = await Replica(store, {"alpha": venue}, "a").start()
+    await first.signal()
+    await until(lambda: FIRST in venue.orders)
+    await asyncio.sleep(0.1)
+    await first.die()
+
+    async def silent(*_: Any) -> None:
+        raise Unknown("no answer")
+
+    venue.find = silent  # type: ignore[method-assign, assignment]
+    second = await Replica(store, {"alpha": venue}, "b").start()
+    await until(lambda: second.runner.live == 1)
+    await second.commands._carry_out(parse({"type": "order.cancel", "signal_id": "sig"}), "c")  # type: ignore[arg-type]
+    assert (await second.ends()).parent.status is OrderStatus.CANCELED
+    assert venue.cancels == [FIRST]
+    await second.die()
+
+
+async def test_a_request_cut_off_by_a_reload_is_not_taken_for_absent_too_early(
+    replica: Replica, venue: ScriptedVenue
+) -> None:
+    """It waited before it left: until when it may arrive counts from its leaving, not from when it was decided."""
+    venue.request_ttl_ms = 3_000
+    venue.script.append("hang")
+    await replica.signal(order_type="market", price=None)
+    await until(lambda: venue.creates == [FIRST])
+    actor = replica.runner.get(order_key("sig"))
+    assert actor is not None
+    intent = msgspec.structs.replace(actor.state.children[0], sends=0, valid_until=0)  # as it was committed,
+    intent.created_at -= 60_000  # and long before: it had to wait for its turn at the rate limit
+    await replica.store.call(
+        "HSET",
+        replica.ledger.shards[replica.ledger.shard_of(actor.key)].order(actor.key),
+        "c:1",
+        exact_json.encode(intent),
+    )
+    replica.runner._lost(actor, LedgerMismatch("as another process would have it"))
+    cut = asyncio.get_running_loop().time()
+    await until(lambda: len(venue.creates) > 1)
+    assert asyncio.get_running_loop().time() - cut > 3.0
+
+
+async def test_a_venue_without_request_expiry_is_given_its_time_after_a_takeover(
+    store: Store, venue: ScriptedVenue
+) -> None:
+    """What the one before sent with its last breath may still arrive: a minute counts from the end of its lease."""
+    venue.request_ttl_ms = 0
+    first = await Replica(store, {"alpha": venue}, "a").start()
+    venue.script.append("hang")
+    await first.signal(order_type="market", price=None)
+    await until(lambda: venue.creates == [FIRST])
+    await first.die()
+    second = await Replica(store, {"alpha": venue}, "b").start()
+    await until(lambda: second.runner.live == 1)
+    actor = second.runner.get(order_key("sig"))
+    assert actor is not None
+    assert actor.state.children[0].valid_until >= actor.lease.inherited_until + 60_000
+    await second.die()
