@@ -63,6 +63,11 @@ def _protected(view: View, entry: Decision) -> Decision:
     """A decision on the entry, with what its exits need."""
     if not view.order.has_bracket or not view.totals.filled:
         return entry
+    if entry.done is not None:
+        # The exits see the entry as it will be: nobody may ask again.
+        ended = copy.copy(view.order)
+        ended.status, ended.cancel_requested, ended.cancel_reason = entry.done.status, False, None
+        view = msgspec.structs.replace(view, order=ended)
     exits = bracket.protect(view)
     wakes = [at for at in (entry.wake_at, exits.wake_at) if at is not None]
     return msgspec.structs.replace(
