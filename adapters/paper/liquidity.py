@@ -45,12 +45,15 @@ class Liquidity:
         self._taken = {}
         self._first = 0
 
-    def best(self) -> Decimal | None:
-        """The best price with anything left; None: nothing."""
-        for level in self.levels[self._first :]:
-            before = self._taken.get(level.price)
-            if (level.quantity if before is None else level.quantity - before[1]) > 0:
-                return level.price
+    def best(self) -> tuple[Decimal, Decimal] | None:
+        """The best price with anything left, and how much; None: nothing."""
+        levels, taken = self.levels, self._taken
+        for at in range(self._first, len(levels)):
+            level = levels[at]
+            before = taken.get(level.price)
+            left = level.quantity if before is None else level.quantity - before[1]
+            if left > 0:
+                return level.price, left
         return None
 
     def look(self, quantity: Decimal, limit: Decimal | None) -> list[tuple[Decimal, Decimal]]:

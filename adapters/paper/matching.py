@@ -5,14 +5,19 @@ Pure: no I/O, no clock, no chance; the same inputs give the same fills. Declared
 - A taker walks the displayed book level by level, at its prices, never beyond its limit. What it took stays taken until a book
   shows that level with another quantity: one snapshot is not filled up again for the next order. Beyond that, the market does not
   react to us. FOK looks at the depth first; what an IOC or a market order does not find in the book expires.
+- A trade is newer than the book before it, and older than the one after it. What is better than the price of the last trade, or of
+  the last one whose taker was on the order's own side, is gone until a book shows it (`tape.py`). An order that goes as far as such
+  a price meets what is not known: it is open, and works with the next book. One that does not takes nothing, and rests or expires.
 - A resting order queues behind a fraction `queue_ahead` of the quantity displayed at its price when it is placed (`queue.py` has
   the queue). It trades, as maker at its own limit price, when a taker of the other side (or one of unknown side) trades at its
   price and reaches its place in the queue; when anybody trades through its price, up to the traded quantity; and when a book's
   opposite side reaches its price, up to the quantity shown there. A price deeper than the book shows has an unknown queue, and
   nothing trades at it until a book shows the level.
 - Our own orders never trade with each other. At one price they queue behind one another.
-- Stops, take-profits and trailing stops wait for the price of a trade (`triggers.py`); one that is reached when it is placed works
-  at once. Only the shown part of an iceberg queues; each next part starts at the back, behind all that is displayed then.
+- Stops, take-profits and trailing stops wait for the price of a trade (`triggers.py`), or work at once where the last one has reached
+  them. What is set off comes after all trades that are told together. Where those used up what the book shows at the touch, it works
+  with the next book as well: in a gap a stop gets the prices on the other side of the gap.
+- Only the shown part of an iceberg queues; each next part starts at the back, behind all that is displayed then.
 - Fees are the rules' fractions of the notional, of a buy in the base asset where the rules say so, rounded to 12 decimals.
 - With an account, an order is held to what is free, including its fee. Contracts are not: margin and profit are not modelled.
 - A reduce-only order of a contract is refused when it exceeds what was bought and sold here; later fills of others do not shrink it.
@@ -36,9 +41,11 @@ from adapters.base import (
     VenueOrderStatus,
 )
 from adapters.paper.accounts import Account
+from adapters.paper.checks import check
 from adapters.paper.liquidity import Liquidity
 from adapters.paper.orders import OrderRecords, PaperOrder
 from adapters.paper.queue import RestingOrders, refresh
+from adapters.paper.tape import Tape
 from adapters.paper.triggers import Triggers, stop_price
 from schemas.market import MarketRules, OrderBook, PublicTrade
 from schemas.terms import OrderType, Side, TimeInForce
@@ -86,8 +93,9 @@ class Matcher:
         self._buys = RestingOrders(buys=True, queue_ahead=queue_ahead)
         self._sells = RestingOrders(buys=False, queue_ahead=queue_ahead)
         self._triggers = Triggers()
+        self._tape = Tape()
         self._pending: list[PaperOrder] = []
-        """Set off while no book was known: work with the next one."""
+        """Orders that met no book, or only what trades have gone through: they work with the next one."""
         self._changes: list[Change] = []
         self._now = 0
 
@@ -96,6 +104,7 @@ class Matcher:
     def on_book(self, book: OrderBook, now: int) -> Sequence[Change]:
         """The market shows a book."""
         self.book = book
+        self._tape.clear()
         self._asks.show(book.asks)
         self._bids.show(book.bids)
         if not (self._buys or self._sells or self._pending):
@@ -117,13 +126,16 @@ class Matcher:
         """Others traded, oldest first."""
         if not trades:
             return ()
+        self.last = trades[-1].price
+        tape = self._tape
+        for trade in trades:
+            tape.add(trade)
         if not (self._buys or self._sells or self._triggers):
-            self.last = trades[-1].price
             return ()
         self._now = now
+        reached: list[PaperOrder] = []
         for trade in trades:
             price, rest, side = trade.price, trade.quantity, trade.side
-            self.last = price
             if side is Side.BUY:
                 rest = self._sells.trade(price, rest, reaches=True, fill=self._fill_maker)
                 self._buys.trade(price, rest, reaches=False, fill=self._fill_maker)
@@ -131,8 +143,9 @@ class Matcher:
                 rest = self._buys.trade(price, rest, reaches=True, fill=self._fill_maker)
                 self._sells.trade(price, rest, reaches=side is None, fill=self._fill_maker)
             if self._triggers:
-                for order in self._triggers.reached(price):
-                    self._set_off(order)
+                reached += self._triggers.reached(price)
+        for order in reached:
+            self._set_off(order)
         return self._take_changes()
 
     def void(self) -> None:
@@ -149,7 +162,9 @@ class Matcher:
         Raises:
             Rejected (PostOnlyRejected, InsufficientFunds), DuplicateClientOrderId: it was not taken.
         """
-        self._check(order)
+        check(order, self.rules, self.position)
+        if (order.symbol, order.client_order_id) in self._records.open:
+            raise DuplicateClientOrderId(f"{order.client_order_id} is open already")
         self._now = now
         paper = PaperOrder(order, f"{self._prefix}{next(self._ids)}", now)
         waits = order.order_type is not _MARKET and order.order_type is not OrderType.LIMIT
@@ -187,73 +202,39 @@ class Matcher:
         self._end(paper, VenueOrderStatus.CANCELED, None)
         self._changes.clear()
 
-    def _check(self, order: NewOrder) -> None:
-        rules, kind, price = self.rules, order.order_type, order.price
-        if not rules.active:
-            raise Rejected(f"{rules.symbol} is not traded now")
-        if kind is not _MARKET and kind not in rules.native:
-            raise Rejected(f"{kind.value} orders are not taken here")
-        if kind.has_limit_price:
-            if price is None:
-                raise Rejected(f"a {kind.value} order needs a price")
-            if rules.tick and price % rules.tick:
-                raise Rejected(f"price {price:f} is not on the tick {rules.tick:f} of {rules.symbol}")
-        lot = rules.market_lot if kind is _MARKET else rules.lot
-        if lot and order.quantity % lot:
-            raise Rejected(f"quantity {order.quantity:f} is not on the lot {lot:f} of {rules.symbol}")
-        refusal = rules.refusal(order.quantity, kind, price)
-        if refusal is not None:
-            raise Rejected(f"{refusal[0]} {refusal[1]}")
-        if kind.has_trigger and order.stop_price is None:
-            raise Rejected(f"a {kind.value} order needs a stop price")
-        if kind is _TRAILING and (order.trail_bps is None or order.trail_bps <= 0):
-            raise Rejected("a trailing stop needs its distance")
-        if order.stop_price is not None and (
-            order.stop_price <= 0 or (rules.tick and order.stop_price % rules.tick != 0)
-        ):
-            raise Rejected(f"stop price {order.stop_price:f} is not on the tick {rules.tick:f} of {rules.symbol}")
-        if order.display_quantity is not None:
-            self._check_iceberg(order, order.display_quantity)
-        if order.reduce_only and rules.contract and not ZERO < order.quantity <= -self.position * order.side.sign:
-            raise Rejected(
-                f"a reduce-only order of {order.quantity:f} would not reduce a position of {self.position:f}"
-            )
-        if (order.symbol, order.client_order_id) in self._records.open:
-            raise DuplicateClientOrderId(f"{order.client_order_id} is open already")
-
-    def _check_iceberg(self, order: NewOrder, display: Decimal) -> None:
-        if not self.rules.native_iceberg:
-            raise Rejected("iceberg orders are not taken here")
-        if not order.order_type.has_limit_price:
-            raise Rejected(f"a {order.order_type.value} order cannot be hidden in part")
-        if display <= 0 or (self.rules.lot and display % self.rules.lot):
-            raise Rejected(f"display quantity {display:f} is not on the lot {self.rules.lot:f} of {self.rules.symbol}")
-
     def _would_take(self, paper: PaperOrder) -> bool:
         """Whether a post-only order would not be one."""
         order, limit = paper.order, paper.limit
         if limit is None or not (order.post_only or order.time_in_force is _PO):
             return False
         best = self._against(paper).best()
-        return best is not None and (limit >= best if paper.buys else limit <= best)
+        return best is not None and _reaches(paper, self._tape.front(best[0], buys=paper.buys))
 
     # --- matching ---------------------------------------------------------------------------------------------------
 
     def _against(self, paper: PaperOrder) -> Liquidity:
         return self._asks if paper.buys else self._bids
 
-    def _work(self, paper: PaperOrder) -> None:
+    def _work(self, paper: PaperOrder, *, set_off: bool = False) -> None:
         """Take what is there, and rest or expire with the rest."""
         against, limit, in_force = self._against(paper), paper.limit, paper.order.time_in_force
+        gone, best = False, against.best()
+        if best is not None:
+            front = self._tape.front(best[0], buys=paper.buys)
+            gone = front != best[0]
+            if (gone or (set_off and self._tape.has_used_up(*best))) and _reaches(paper, front):
+                self._pending.append(paper)
+                return
         if in_force is _FOK:
-            there = sum((quantity for _, quantity in against.look(paper.rest, limit)), ZERO)
+            there = ZERO if gone else sum((quantity for _, quantity in against.look(paper.rest, limit)), ZERO)
             if there < paper.rest:
                 self._end(paper, VenueOrderStatus.EXPIRED, f"fill or kill: the book had {there:f}")
                 return
-        for price, quantity in against.take(paper.rest, limit):
-            self._fill(paper, price, quantity, maker=False)
-        if not paper.rest:
-            return
+        if not gone:
+            for price, quantity in against.take(paper.rest, limit):
+                self._fill(paper, price, quantity, maker=False)
+            if not paper.rest:
+                return
         if limit is None:
             self._end(paper, VenueOrderStatus.EXPIRED, "beyond the depth of the book")
         elif in_force is _IOC:
@@ -277,17 +258,17 @@ class Matcher:
                 refresh(paper)
 
     def _set_off(self, paper: PaperOrder) -> None:
-        """The last price has reached an order's trigger."""
+        """The last price has reached an order's trigger, or an order that waited for a book meets one."""
         paper.timestamp = self._now
         if self.book is None:
             self._pending.append(paper)
         elif self._would_take(paper):
             self._end(paper, VenueOrderStatus.REJECTED, "post-only: when triggered it would have taken liquidity")
         elif self._account is not None and not self._lock_again(self._account, paper):
-            self._end(paper, VenueOrderStatus.REJECTED, "when triggered it cost more than the account holds")
+            self._end(paper, VenueOrderStatus.REJECTED, "when it came to the book it cost more than the account holds")
         else:
             self._changes.append((paper, None))
-            self._work(paper)
+            self._work(paper, set_off=True)
 
     def _fill_maker(self, paper: PaperOrder, quantity: Decimal) -> None:
         assert paper.limit is not None
@@ -356,7 +337,7 @@ class Matcher:
         paper.locked = amount
 
     def _lock_again(self, account: Account, paper: PaperOrder) -> bool:
-        """A triggered buy without a limit price costs what the book now says; whether that can be held back."""
+        """A buy without a limit price that waited costs what the book now says; whether that can be held back."""
         if not paper.buys or paper.limit is not None:
             return True
         account.unlock(self.rules.quote, paper.locked)
@@ -394,3 +375,9 @@ class Matcher:
         account.spend(rules.quote, paid)
         account.receive(rules.base, fill.quantity - fill.fee if in_base else fill.quantity)
         paper.locked -= paid
+
+
+def _reaches(paper: PaperOrder, price: Decimal) -> bool:
+    """Whether an order would trade at a price."""
+    limit = paper.limit
+    return limit is None or (limit >= price if paper.buys else limit <= price)

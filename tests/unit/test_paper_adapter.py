@@ -549,6 +549,29 @@ async def test_the_account_holds_what_it_holds() -> None:
     await venue.close()
 
 
+async def test_an_account_without_limit_lists_nothing() -> None:
+    venue = await started(Market())
+    await venue.place(new())
+    assert await venue.balances() == [], "who reads it takes an empty list as unknown, not as nothing"
+    await venue.close()
+
+
+async def test_an_order_that_waits_for_a_book_is_open_until_the_stream_tells_of_it() -> None:
+    market, told = Market(), Told()
+    venue = await started(market)
+    stream = asyncio.create_task(venue.run_stream(told))
+    await venue.place(new("first", price="99"))
+    market.trade("105", "1", Side.BUY)
+    told.take()
+    answer = await venue.place(new("a", quantity="2"))
+    assert (answer.status, answer.filled, answer.fills) == ("open", D(0), ())
+    market.show("105x1", "106x1 107x1")
+    assert told.take() == ["a open 0", "a fill 1 at 106", "a fill 1 at 107", "a filled 2"]
+    await venue.close()
+    stream.cancel()
+    await asyncio.wait([stream])
+
+
 async def test_the_book_shown_is_the_one_matched_with_where_it_is_deep_enough() -> None:
     market = Market()
     market.first = shown("99x1 98x1", "101x1 102x1")

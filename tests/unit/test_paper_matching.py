@@ -378,11 +378,12 @@ def test_a_stop_waits_for_a_trade_at_its_price() -> None:
 )
 def test_which_way_a_trigger_looks(kind: OrderType, side: Side, quiet: str, reached: str) -> None:
     desk = Desk()
-    price = {Side.BUY: "101", Side.SELL: "99"}[side] if kind.has_limit_price else None
+    price = {Side.BUY: "108", Side.SELL: "104"}[side] if kind.has_limit_price else None
     order = desk.places(side, "1", price, order_type=kind, stop_price=D(105))
     desk.sold("1", quiet)
+    desk.shows(bids="104x10", asks="107x10")
     assert order.status == "open"
-    desk.sold("1", reached)
+    assert desk.sold("1", reached) == [f"1@{107 if side is Side.BUY else 104}"]
     assert order.status == "filled"
 
 
@@ -396,9 +397,9 @@ def test_a_stop_limit_rests_at_its_limit_once_triggered() -> None:
 
 
 def test_a_stop_that_is_reached_already_works_at_once() -> None:
-    desk = Desk()
+    desk = Desk(asks="105x10")
     desk.bought("1", "105")
-    assert fills(desk.buys("1", order_type=OrderType.STOP, stop_price=D(104))) == ["1@101"]
+    assert fills(desk.buys("1", order_type=OrderType.STOP, stop_price=D(104))) == ["1@105"]
 
 
 def test_a_trailing_stop_follows_the_best_price_only() -> None:
@@ -426,7 +427,8 @@ def test_a_trailing_stop_may_start_at_a_price() -> None:
     desk.bought("1", "100")
     order = desk.buys("1", order_type=OrderType.TRAILING_STOP, trail_bps=D(1000), stop_price=D(105))
     assert desk.bought("1", "104") == []
-    assert desk.bought("1", "105") == ["1@101"]
+    desk.shows(asks="105x10")
+    assert desk.bought("1", "105") == ["1@105"]
     assert order.status == "filled"
 
 
@@ -454,9 +456,175 @@ def test_a_stop_set_off_without_a_book_works_with_the_next() -> None:
 
 def test_a_triggered_order_that_is_post_only_does_not_take() -> None:
     desk = Desk()
-    order = desk.buys("1", "101", order_type=OrderType.STOP_LIMIT, stop_price=D(105), post_only=True)
+    order = desk.buys("1", "105", order_type=OrderType.STOP_LIMIT, stop_price=D(105), post_only=True)
     assert desk.bought("1", "105") == []
     assert (order.status, order.rest) == ("rejected", D(1))
+
+
+# --- gaps: a trade is newer than the book -----------------------------------------------------------------------------
+
+
+def test_a_stop_in_a_gap_gets_the_other_side_of_the_gap() -> None:
+    desk = Desk(bids="49985x2 49980x5", asks="49990x2")
+    order = desk.sells("3", order_type=OrderType.STOP, stop_price=D(49600))
+    assert desk.sold("4", "49400") == []
+    assert order.status == "open"
+    assert desk.shows(bids="49395x1 49390x5", asks="49410x1") == ["1@49395", "2@49390"]
+    assert not any(fill.maker for fill in order.fills)
+
+
+def test_a_stop_of_a_buy_in_a_gap_waits_whoever_the_taker_was() -> None:
+    for side in (Side.BUY, Side.SELL, None):
+        desk = Desk(asks="101x10 104x10")
+        desk.buys("1", order_type=OrderType.STOP, stop_price=D(103))
+        assert desk.sold("1", "106", side) == []
+        assert desk.shows(bids="105x1", asks="107x1") == ["1@107"]
+
+
+def test_a_stop_comes_after_the_whole_sweep_that_set_it_off() -> None:
+    desk = Desk(bids="99x1 98x1 97x1")
+    order = desk.sells("1", order_type=OrderType.STOP, stop_price=D(99))
+    trades = [
+        PublicTrade(trade_id=f"{price}", price=D(price), quantity=D("0.5"), timestamp=1, side=Side.SELL)
+        for price in (99, 98, 97)
+    ]
+    desk.matcher.on_trades(trades, 2)
+    assert order.fills == []
+    assert desk.shows(bids="96.5x1") == ["1@96.5"]
+    assert order.status == "filled"
+
+
+def test_a_stop_does_not_get_what_the_trade_that_set_it_off_has_used_up() -> None:
+    desk = Desk(bids="99x3 98x1")
+    desk.sells("1", order_type=OrderType.STOP, stop_price=D(99))
+    assert desk.sold("3", "99") == []
+    assert desk.shows(bids="90x1") == ["1@90"]
+    desk = Desk(bids="99x3 98x1")
+    desk.sells("1", order_type=OrderType.STOP, stop_price=D("98.5"))
+    assert desk.sold("2", "99") == []
+    assert desk.sold("2", "98.5") == []
+    assert desk.shows(bids="98.5x1") == ["1@98.5"]
+    desk = Desk(bids="99x3 98x1")
+    desk.sells("1", order_type=OrderType.STOP, stop_price=D(99))
+    assert desk.sold("2", "99") == ["1@99"], "there is something left"
+
+
+def test_a_take_profit_sells_at_once_to_the_bids_that_nobody_touched() -> None:
+    desk = Desk()
+    desk.sells("1", order_type=OrderType.TAKE_PROFIT, stop_price=D(104))
+    assert desk.bought("50", "105") == ["1@99"]
+
+
+def test_a_trailing_stop_in_a_gap_waits_for_the_book() -> None:
+    desk = Desk()
+    desk.bought("1", "101")
+    desk.sells("1", order_type=OrderType.TRAILING_STOP, trail_bps=D(300))
+    assert desk.sold("1", "90") == []
+    assert desk.sold("1", "89") == []
+    assert desk.bought("1", "100") == [], "that it came back does not show what is bid"
+    assert desk.shows(bids="88x1") == ["1@88"]
+
+
+def test_a_stop_limit_set_off_beyond_its_limit_rests_there_at_once() -> None:
+    desk = Desk()
+    order = desk.sells("2", "97", order_type=OrderType.STOP_LIMIT, stop_price=D(98))
+    assert desk.sold("1", "95") == [], "the bids at 99 are gone, and nobody bids 97"
+    assert desk.bought("1", "97") == ["1@97"]
+    assert desk.shows(bids="94x1", asks="96x1") == []
+    assert desk.shows(bids="98x5") == ["1@97"]
+    assert [fill.maker for fill in order.fills] == [True, True]
+
+
+def test_a_stop_limit_set_off_within_its_limit_takes_from_the_next_book() -> None:
+    desk = Desk()
+    order = desk.sells("2", "94", order_type=OrderType.STOP_LIMIT, stop_price=D(98))
+    assert desk.sold("1", "95") == []
+    assert desk.shows(bids="94.5x1 93x9") == ["1@94.5"]
+    assert (order.status, order.fills[0].maker) == ("open", False)
+
+
+def test_a_triggered_order_that_is_post_only_rests_where_its_price_has_been_passed() -> None:
+    desk = Desk()
+    order = desk.buys("1", "101", order_type=OrderType.STOP_LIMIT, stop_price=D(105), post_only=True)
+    assert desk.bought("1", "105") == []
+    assert order.status == "open"
+    assert desk.sold("1", "101") == ["1@101"]
+
+
+@pytest.mark.parametrize("side", [Side.BUY, None])
+def test_a_market_order_after_a_sweep_waits_for_the_next_book(side: Side | None) -> None:
+    desk = Desk(asks="101x1 102x1 109x9")
+    desk.sold("2", "102", side)
+    order = desk.buys("1")
+    assert (fills(order), order.status) == ([], "open")
+    assert desk.shows(asks="103x9") == ["1@103"]
+    assert order.status == "filled"
+    assert fills(desk.buys("1")) == ["1@103"], "with a book newer than the trades orders work at once"
+
+
+def test_a_market_order_that_waits_may_be_cancelled() -> None:
+    desk = Desk()
+    desk.bought("1", "102")
+    order = desk.buys("1")
+    desk.cancels(order)
+    assert desk.shows() == []
+    assert (order.status, order.fills) == ("canceled", [])
+
+
+def test_what_was_swept_is_not_back_because_somebody_sold_to_the_bids() -> None:
+    desk = Desk(asks="101x1 102x1 103x1")
+    desk.bought("2", "103")
+    desk.sold("1", "99")
+    assert fills(desk.buys("1")) == []
+    assert fills(desk.sells("1")) == ["1@99"]
+
+
+def test_a_buyer_at_a_better_price_shows_that_the_market_came_back() -> None:
+    desk = Desk(asks="101x1 102x1 103x1")
+    desk.bought("2", "103")
+    desk.bought("2", "101")
+    assert fills(desk.buys("1")) == ["1@101"]
+
+
+@pytest.mark.parametrize(
+    ("in_force", "status", "reason"),
+    [(IOC, "expired", "immediate or cancel"), (FOK, "expired", "fill or kill: the book had 0"), (PO, "open", None)],
+)
+def test_a_limit_that_the_market_has_left_behind_takes_nothing(
+    in_force: TimeInForce, status: str, reason: str | None
+) -> None:
+    desk = Desk(asks="101x1 102x1 103x1")
+    desk.bought("2", "103")
+    order = desk.buys("1", "102", time_in_force=in_force)
+    assert (fills(order), order.status, order.reason) == ([], status, reason)
+
+
+@pytest.mark.parametrize(("in_force", "got"), [(IOC, ["1@102.5"]), (FOK, [])])
+def test_a_limit_that_goes_as_far_as_the_trades_works_with_the_next_book(in_force: TimeInForce, got: list[str]) -> None:
+    desk = Desk(asks="101x1 102x1 103x1")
+    desk.bought("2", "103")
+    order = desk.buys("2", "103", time_in_force=in_force)
+    assert order.status == "open"
+    assert desk.shows(asks="102.5x1 103.5x1") == got
+    assert order.status == "expired"
+
+
+def test_post_only_does_not_go_as_far_as_the_trades() -> None:
+    desk = Desk(asks="101x1 102x1 103x1")
+    desk.bought("2", "103")
+    assert desk.buys("1", "102.99", post_only=True).status == "open"
+    with pytest.raises(PostOnlyRejected):
+        desk.buys("1", "103", post_only=True)
+
+
+def test_a_market_order_that_waited_is_held_to_the_account_again() -> None:
+    account = Account({"USDT": D(110)})
+    desk = Desk(account=account)
+    desk.bought("1", "105")
+    order = desk.buys("1")
+    assert account.used["USDT"] == 101
+    desk.shows(asks="111x1")
+    assert (order.status, account.free["USDT"], account.used["USDT"]) == ("rejected", D(110), D(0))
 
 
 # --- icebergs ---------------------------------------------------------------------------------------------------------
@@ -564,6 +732,26 @@ def test_reduce_only_refuses_to_open_a_position() -> None:
     with pytest.raises(Rejected, match="reduce"):
         desk.sells("3", reduce_only=True)
     assert fills(desk.sells("2", reduce_only=True)) == ["2@99"]
+
+
+def test_the_exits_of_a_short_reduce_it_and_no_more() -> None:
+    desk = Desk(rules=msgspec.structs.replace(FREE, contract=True))
+    desk.sells("2")
+    with pytest.raises(Rejected, match="reduce"):
+        desk.sells("1", reduce_only=True)
+    with pytest.raises(Rejected, match="reduce"):
+        desk.buys("2.5", order_type=OrderType.STOP, stop_price=D(105), reduce_only=True)
+    stop = desk.buys("2", order_type=OrderType.STOP, stop_price=D(105), reduce_only=True)
+    desk.cancels(stop)
+    profit = desk.buys("2", "99", reduce_only=True)
+    assert desk.sold("10.5") == ["0.5@99"]
+    desk.cancels(profit)
+    with pytest.raises(Rejected, match="reduce"):
+        desk.buys("2", order_type=OrderType.STOP, stop_price=D(105), reduce_only=True)
+    stop = desk.buys("1.5", order_type=OrderType.STOP, stop_price=D(105), reduce_only=True)
+    assert desk.bought("20", "106") == []
+    assert desk.shows(bids="106x1", asks="107x9") == ["1.5@107"]
+    assert (stop.status, desk.matcher.position) == ("filled", D(0))
 
 
 def test_an_account_is_held_to_what_it_has() -> None:

@@ -158,6 +158,25 @@ def test_nothing_is_filled_that_was_neither_shown_nor_traded(story: tuple[Any, D
                 assert rest == 0, "a book that came to us gave more than it showed"
 
 
+@settings(max_examples=200, deadline=None)
+@given(stories)
+def test_no_taker_gets_what_trades_have_gone_through_since_the_book(story: tuple[Any, Decimal]) -> None:
+    _, log = run(story)
+    latest: dict[Side | None, Decimal] = {}
+    """Since the book: the price of the latest trade of each side's takers."""
+    last: list[Decimal] = []
+    for step, fills in log:
+        if isinstance(step, OrderBook):
+            latest, last = {}, []
+        elif isinstance(step, list):
+            latest |= {trade.side: trade.price for trade in step}
+            last = [step[-1].price]
+        for fill in fills:
+            if not fill.maker:
+                for price in last + [price for side, price in latest.items() if side is fill.side]:
+                    assert fill.price >= price if fill.side is Side.BUY else fill.price <= price
+
+
 @settings(max_examples=100, deadline=None)
 @given(stories)
 def test_the_same_inputs_give_the_same_fills(story: tuple[Any, Decimal]) -> None:
