@@ -227,45 +227,20 @@ class Scheduled(Worked[P, SchedulePlan]):
         self, plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int, elapsed: int, ends: int
     ) -> tuple[tuple[Want, ...], list[int], str | None]:
         """What should be at the venue, when (ms after the start) to look again, and why nothing is."""
-        quantity, rules, begins = view.order.quantity, view.rules, plan.starts[index]
-        before = plan.shares[index - 1] if index else ZERO
-        planned = plan.shares[index] - before
-        # The rest of the plan is kept in proportion when its beginning is not as planned.
-        done = memory.done
-        target = (
-            (done + (ONE - done) * planned / (ONE - before)).quantize(_FINE) if done != before else plan.shares[index]
-        )
-        tag, cross = f"s{index}", f"x{index}"
+        begins, tag, makes = plan.starts[index], f"s{index}", view.order.post_only
         finish_at = _finish_at(plan)
         finishing = plan.at_end == "complete" and elapsed >= finish_at
+        due, waiting = _due(plan, view, memory, index, tag, finishing)
         wakes = [finish_at]
-        beside = view.claimed_beside(tag)
-        due = (ONE if finishing else target) * quantity - beside
-        if not finishing:
-            least = rules.min_quantity or rules.lot
-            most = max(plan.catch_up * planned * quantity, least)
-            due = min(due, most - _traded(view, index))
-        waiting = None
-        if plan.max_participation is not None:
-            rate = plan.max_participation
-            allowed = rate * memory.tape.others / (1 - rate) - beside
-            if due > 0 and allowed < due:
-                wakes.append(elapsed + max(1_000, (ends - begins) // 10))
-                if allowed <= 0:
-                    waiting = f"more would be above {rate * 100:f} % of the volume"
-                due = max(allowed, ZERO)
-        if due <= 0 and plan.style != "adaptive":
-            return (), wakes, waiting
-        rest = quantity - beside
-        if rest > due > 0 and _too_small(view, rest - due):
-            due = rest
+        if waiting is not None or plan.max_participation is not None:
+            wakes.append(elapsed + max(1_000, (ends - begins) // 10))
         cross_at = max(begins, ends - min(max((ends - begins) // 5, 1_000), (ends - begins) // 2))
-        makes = view.order.post_only
         takes = plan.style == "aggressive" or finishing or (plan.style == "passive" and elapsed >= cross_at)
         if plan.style == "adaptive" and not takes and not any(child.tag == tag for child in view.live):
             takes = not _worth_resting(view)
         if takes and not makes:
-            if due <= 0 or due < rules.lot:
+            due = _merged(view, tag, due)
+            if due <= 0 or due < view.rules.lot:
                 return (), wakes, waiting  # what the plan's rounding left over: nothing to be woken for
             return (self.take(view, due, tag=tag, slippage_bps=plan.child_slippage_bps),), wakes, waiting
         if plan.style == "passive":
@@ -281,22 +256,29 @@ class Scheduled(Worked[P, SchedulePlan]):
             return kept, wakes, f"the market of {view.order.symbol} at {view.order.home} is not known"
         follow = min(max((ends - begins) // 5, FOLLOW_LEAST_MS), FOLLOW_MOST_MS)
         wakes += [child.created_at - started(view.order) + follow for child in view.live if child.tag[0] == "s"]
-        if plan.style == "passive":
-            return (self._resting(view, due, touch, tag, follow),), wakes, waiting
-        # Earlier slices keep their place in the queue. Only what fills is done: what rests may never fill.
-        earlier = [child for child in view.live if child.tag[0] == "s" and child.tag != tag][-MOST_RESTING + 1 :]
-        wants = [self._resting(view, child.leaves, touch, child.tag, follow) for child in earlier]
-        settled = view.totals.claimed - sum((child.leaves for child in view.live), ZERO)
-        taking = sum((child.leaves for child in view.live if child.tag == cross), ZERO)
-        behind = min(done * quantity - settled - taking - planned * quantity, view.free)
-        if behind > 0 and not makes:
-            wants.append(self.take(view, taking + behind, tag=cross, slippage_bps=plan.child_slippage_bps))
-            due -= behind
-        elif taking:
-            wants.append(self.take(view, taking, tag=cross, slippage_bps=plan.child_slippage_bps))
+        wants: list[Want] = []
+        if plan.style != "passive":
+            # Earlier slices keep their place in the queue.
+            earlier = [child for child in view.live if child.tag[0] == "s" and child.tag != tag][-MOST_RESTING + 1 :]
+            wants += [self._resting(view, child.leaves, touch, child.tag, follow) for child in earlier]
+            if not makes:
+                taken = self._take_behind(plan, view, memory, index)
+                wants += [taken] if taken is not None else []
+                due -= _new(view, taken)
+        due = _merged(view, tag, due, sum((_new(view, want) for want in wants if want.takes), ZERO))
         if due > 0:
             wants.append(self._resting(view, due, touch, tag, follow))
         return tuple(wants), wakes, waiting
+
+    def _take_behind(self, plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int) -> Want | None:
+        """What adaptive takes: what is behind by more than one slice. Only what fills is done: what rests may never fill."""
+        cross = f"x{index}"
+        planned = plan.shares[index] - (plan.shares[index - 1] if index else ZERO)
+        settled = view.totals.claimed - sum((child.leaves for child in view.live), ZERO)
+        taking = sum((child.leaves for child in view.live if child.tag == cross), ZERO)
+        behind = min((memory.done - planned) * view.order.quantity - settled - taking, view.free)
+        quantity = taking + max(behind, ZERO)
+        return self.take(view, quantity, tag=cross, slippage_bps=plan.child_slippage_bps) if quantity > 0 else None
 
     def _resting(self, view: View, due: Decimal, touch: Decimal, tag: str, follow: int) -> Want:
         """Rest at the touch; an order already there follows it only now and then."""
@@ -304,6 +286,43 @@ class Scheduled(Worked[P, SchedulePlan]):
             if child.tag == tag and child.price is not None and not _left_behind(view, child, touch, follow):
                 return self.rest(view, due, child.price, tag=tag)
         return self.rest(view, due, touch, tag=tag)
+
+
+def _due(
+    plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int, tag: str, finishing: bool
+) -> tuple[Decimal, str | None]:
+    """What the slice's own order should still be able to fill, and why that is nothing where a bound says so."""
+    quantity, beside = view.order.quantity, view.claimed_beside(tag)
+    before = plan.shares[index - 1] if index else ZERO
+    planned, done = plan.shares[index] - before, memory.done
+    # The rest of the plan is kept in proportion when its beginning is not as planned.
+    target = plan.shares[index]
+    if done != before:
+        target = (done + (ONE - done) * planned / (ONE - before)).quantize(_FINE)
+    due = (ONE if finishing else target) * quantity - beside
+    if not finishing:
+        most = max(plan.catch_up * planned * quantity, view.rules.min_quantity or view.rules.lot)
+        due = min(due, most - _traded(view, index))
+    rate = plan.max_participation
+    if rate is None or due <= 0:
+        return due, None
+    allowed = rate * memory.tape.others / (1 - rate) - beside
+    if allowed >= due:
+        return due, None
+    return max(allowed, ZERO), f"more would be above {rate * 100:f} % of the volume" if allowed <= 0 else None
+
+
+def _merged(view: View, tag: str, due: Decimal, taken: Decimal = ZERO) -> Decimal:
+    """What is due, with a remainder of the order that would be too small to be traded by itself."""
+    rest = view.order.quantity - view.claimed_beside(tag) - taken
+    return rest if rest > due > 0 and _too_small(view, rest - due) else due
+
+
+def _new(view: View, want: Want | None) -> Decimal:
+    """What of a want is not claimed by a child yet."""
+    if want is None:
+        return ZERO
+    return want.quantity - sum((child.leaves for child in view.live if child.tag == want.tag), ZERO)
 
 
 def _worth_resting(view: View) -> bool:
