@@ -359,7 +359,7 @@ def _place(view: View, want: Want, free: Decimal) -> Place | tuple[str, Decimal 
             if bound is None and price is None:
                 return f"the market of {order.symbol} at {venue} is not known", None
         else:
-            blocked = _too_dear(view, market.far(side), want)
+            blocked = _too_dear(view, market.far(side), want, bound)
             if blocked is not None:
                 return blocked
             if order.max_slippage_bps is not None:
@@ -397,7 +397,7 @@ def _place(view: View, want: Want, free: Decimal) -> Place | tuple[str, Decimal 
     )
 
 
-def _too_dear(view: View, far: Decimal | None, want: Want) -> tuple[str, Decimal | None] | None:
+def _too_dear(view: View, far: Decimal | None, want: Want, bound: Decimal | None) -> tuple[str, Decimal | None] | None:
     """Why the market is out of reach, with the slippage where that is the reason."""
     order = view.order
     if far is None:
@@ -408,8 +408,8 @@ def _too_dear(view: View, far: Decimal | None, want: Want) -> tuple[str, Decimal
             f"slippage of {cost:f} bps against the arrival price {order.arrival:f} is above {order.max_slippage_bps:f}",
             cost,
         )
-    if not within(order.side, far, worst_price(order)):
-        return f"the market is at {far:f}, beyond the limit {worst_price(order):f}", None
+    if not within(order.side, far, bound):
+        return f"the market is at {far:f}, beyond the limit {bound:f}", None
     return None
 
 

@@ -551,11 +551,13 @@ class OrderState:
     # --- bookkeeping ------------------------------------------------------------------------------------------------
 
     def _touch(self, now: int) -> None:
-        self.parent.updated_at = max(now, self.parent.updated_at)
+        if now > self.parent.updated_at:
+            self.parent.updated_at = now
         self._touched = True
 
     def _mark(self, child: ChildOrder, now: int) -> None:
-        child.updated_at = max(now, child.updated_at)
+        if now > child.updated_at:
+            child.updated_at = now
         self._dirty[child.child_id] = child
         self._touch(now)
 
@@ -653,15 +655,17 @@ def _told(child: ChildOrder, fills: Iterable[Fill]) -> EventChild:
         tag=child.tag or None,
         reason=child.reason,
         fills=tuple(
-            EventFill(
-                trade_id=fill.trade_id,
-                price=fill.price,
-                quantity=fill.quantity,
-                fee=fill.fee,
-                fee_asset=fill.fee_asset,
-                maker=fill.maker,
-                timestamp=fill.timestamp,
-            )
-            for fill in fills
+            [
+                EventFill(
+                    trade_id=fill.trade_id,
+                    price=fill.price,
+                    quantity=fill.quantity,
+                    fee=fill.fee,
+                    fee_asset=fill.fee_asset,
+                    maker=fill.maker,
+                    timestamp=fill.timestamp,
+                )
+                for fill in fills
+            ]
         ),
     )

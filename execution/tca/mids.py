@@ -65,17 +65,18 @@ def markout(side: Side, fills: Sequence[Fill], mids: Observed, horizon_ms: int) 
     The mid is the last one seen by then and since the fill, else the first one within half the horizon after it: a mid from
     before the fill would say nothing of what came after. None when most of the notional has no such mid.
     """
-    weighted = weights = whole = ZERO
-    complete, sign = True, side.sign
+    weighted = missing = whole = ZERO
+    complete = True
     for fill in fills:
-        notional = fill.price * fill.quantity
-        whole += notional
+        price, quantity = fill.price, fill.quantity
+        whole += price * quantity
         mid = mids.after(fill.timestamp, horizon_ms)
         if mid is None:
             complete = False
-            continue
-        weighted += sign * (fill.price - mid) * fill.quantity
-        weights += notional
+            missing += price * quantity
+        else:
+            weighted += (price - mid) * quantity
+    weights = whole - missing
     if not weights or weights < whole * MARKOUT_COVERAGE:
         return None, complete
-    return weighted / weights, complete
+    return side.sign * weighted / weights, complete
