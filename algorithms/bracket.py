@@ -84,8 +84,14 @@ def _untradable(view: View, quantity: Decimal) -> bool:
 
 
 def _refused(view: View, quantity: Decimal, price: Decimal) -> bool:
+    return view.rules.refusal(_sized(view, quantity, OrderType.LIMIT), OrderType.LIMIT, price) is not None
+
+
+def _sized(view: View, quantity: Decimal, kind: OrderType) -> Decimal:
+    """What one order can close of a quantity: on the lot, and no more than the venue takes at once; the rest follows."""
     rules = view.rules
-    return rules.refusal(rules.round_quantity(quantity, OrderType.LIMIT), OrderType.LIMIT, price) is not None
+    most = rules.market_max_quantity if kind is OrderType.MARKET else rules.max_quantity
+    return rules.round_quantity(min(quantity, most) if most else quantity, kind)
 
 
 def _wanted(view: View) -> str:
@@ -149,7 +155,7 @@ def _misfit(view: View, child: ChildOrder, wanted: str, could: Decimal) -> str |
     at = child.price if child.tag == _PROFIT else child.stop_price
     if at != view.rules.round_price(price, child.side):
         return f"moves to {price:f}"
-    size = view.rules.round_quantity(could, OrderType.LIMIT)
+    size = _sized(view, could, OrderType.LIMIT)
     if child.leaves > size:
         return "shrinks"
     if child.leaves < size and view.now >= child.created_at + RESIZE_MS:
@@ -158,8 +164,11 @@ def _misfit(view: View, child: ChildOrder, wanted: str, could: Decimal) -> str |
 
 
 def _pause(view: View) -> int | None:
-    """After refusals by the venue: until when (ms) to wait."""
-    refused = 0
+    """After refusals by the venue, or two exits in a row that it ended by itself: until when (ms) to wait."""
+    refused, latest = 0, view.exits[-2:]
+    if len(latest) == 2 and all(_ended_there(child) for child in latest):
+        until = latest[-1].updated_at + REFUSED_PAUSE_MS
+        return until if view.now < until else None
     for child in reversed(view.exits[-8:]):
         if child.state is ChildState.REJECTED or (child.state is ChildState.VOID and not child.cancel_requested):
             refused += 1
@@ -171,16 +180,24 @@ def _pause(view: View) -> int | None:
     return until if view.now < until else None
 
 
+def _ended_there(child: ChildOrder) -> bool:
+    ended = child.state in (ChildState.CANCELED, ChildState.EXPIRED)
+    return ended and not child.cancel_requested and not child.executed
+
+
 def _place(view: View, wanted: str, quantity: Decimal) -> Place | None:
     order, rules, side = view.order, view.rules, view.order.side.opposite
-    quantity = rules.round_quantity(quantity, OrderType.LIMIT)
+    whole, quantity = quantity, _sized(view, quantity, OrderType.LIMIT)
     if not wanted or _untradable(view, quantity):
         return None
     reduce_only = rules.contract
     if wanted == _CLOSE:
-        quantity = rules.round_quantity(quantity, OrderType.MARKET)
         return Place(
-            quantity=quantity, order_type=OrderType.MARKET, tag=_CLOSE, role=Role.EXIT, reduce_only=reduce_only
+            quantity=_sized(view, whole, OrderType.MARKET),
+            order_type=OrderType.MARKET,
+            tag=_CLOSE,
+            role=Role.EXIT,
+            reduce_only=reduce_only,
         )
     if wanted == _PROFIT:
         assert order.take_profit is not None
