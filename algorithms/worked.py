@@ -24,6 +24,8 @@ REFUSALS = 5
 REFUSED_PAUSE_MS = 500
 """After a refusal, or an order that did not reach the venue; doubled by each one that follows, up to REFUSED_MOST_MS."""
 REFUSED_MOST_MS = 30_000
+USABLE_AGAIN_MS = 5_000
+"""A venue that cannot be sent orders is looked at again so late."""
 RETAKE_MS = 250
 """Between two attempts to take from the same book, at least; and the book must have been renewed."""
 RETAKE_MOST_MS = 2_000
@@ -242,11 +244,14 @@ def _carry(view: View, work: Work) -> Decision:
     order = view.order
     wanted = {(want.tag, want.venue or order.home): want for want in work.wants} if work.done is None else {}
     cancel: list[Cancel] = []
-    held: set[tuple[str, str]] = set()
+    held: dict[tuple[str, str], Decimal] = {}
     for child in view.live:
         identity = (child.tag, child.venue)
         want = wanted.get(identity)
-        held.add(identity)
+        if want is not None and identity in held:
+            # One that was written off and turned up: both together do not fill more than is wanted.
+            want = msgspec.structs.replace(want, quantity=max(want.quantity - held[identity], ZERO))
+        held[identity] = held.get(identity, ZERO) + child.leaves
         reason = _misfit(view, child, want)
         if reason is not None and not child.cancel_requested:
             cancel.append(Cancel(child.child_id, reason))
@@ -271,6 +276,12 @@ def _carry(view: View, work: Work) -> Decision:
         elif made is not None:
             waiting, breached = made
             wake_when.append(When(source="book", venue=want.venue))
+            market = view.markets.get(identity[1])
+            if market is not None and not market.usable:
+                wake_at = _sooner(wake_at, view.now + USABLE_AGAIN_MS)  # its book may stand still meanwhile
+        elif want.takes:
+            wake_when.append(When(source="book", venue=want.venue))  # it may show more then
+            waiting = waiting or f"too little of {order.symbol} to trade is offered at {identity[1]}"
         elif not place and not view.live and waiting is None:
             waiting = f"{want.quantity:f} is less than {identity[1]} trades of {order.symbol}"
     if breached is not None and order.slippage_policy == "end":
