@@ -341,8 +341,13 @@ class OrderState:
             rounded = self.rules.round_price(price, parent.side) if price is not None else None
             rest = self.rules.round_quantity(quantity - bound, parent.order_type)
             refusal = self.rules.refusal(rest, parent.order_type, rounded)
+            if refusal is not None and "above the maximum" in refusal[1] and parent.algorithm != "direct":
+                refusal = None  # it is sliced
             if refusal is not None and (command.price is not None or not sums.filled):
                 return refusal
+        beyond = _beyond_exits(parent, price if price is not None else stop_price)
+        if beyond is not None and (command.price is not None or command.stop_price is not None):
+            return "price" if command.price is not None else "stop_price", beyond
         if parameters != parent.algorithm_params:
             if replan is None:
                 return "algorithm_params", f"{parent.algorithm} has none that can be amended"
@@ -624,6 +629,14 @@ def _retrailed(trigger: Trigger, parameters: dict[str, Any]) -> Trigger:
         trail_bps=Decimal(str(trail)) if trail is not None else trigger.trail_bps,
         activation=Decimal(str(activation)) if activation is not None else trigger.activation,
     )
+
+
+def _beyond_exits(parent: ParentOrder, price: Decimal | None) -> str | None:
+    """Why an entry at a price would be closed as soon as it is opened; None: it would not."""
+    for name, exit_at, way in (("take_profit", parent.take_profit, 1), ("stop_loss", parent.stop_loss, -1)):
+        if price is not None and exit_at is not None and way * parent.side.sign * (exit_at - price) <= 0:
+            return f"{price:f} is beyond the order's {name}, {exit_at:f}"
+    return None
 
 
 def _kind(reason: str | None) -> str | None:

@@ -14,7 +14,7 @@ from execution.ledger.ledger import parse_order
 from execution.order_state import OrderState
 from schemas import exact_json
 from schemas.order import OrderStatus
-from schemas.terms import Side
+from schemas.terms import OrderType, Side
 from tests.unit.story import RULES, Story
 
 
@@ -107,3 +107,146 @@ def test_a_record_of_the_first_version_still_works() -> None:
     assert state.totals.filled == 10
     view = msgspec.structs.replace(view, live=state.entries.live, totals=state.totals)
     assert decide(direct, plan, view).done is not None
+
+
+# --- brackets ---------------------------------------------------------------------------------------------------------------
+
+HOLDS_STOPS = msgspec.structs.replace(RULES, native=(OrderType.MARKET, OrderType.LIMIT, OrderType.STOP))
+
+
+def test_an_exit_larger_than_the_venue_takes_is_closed_in_parts() -> None:
+    """The largest market order is often smaller than the largest limit order: the stop-loss must still come out."""
+    rules = msgspec.structs.replace(RULES, market_max_quantity=Decimal(4))
+    story = Story("10", "100", rules=rules, stop_loss=Decimal(90))
+    story.step()
+    story.market("99", "101")
+    story.venue("filled", "10", story.trade("10", "100"))
+    story.now += 5_000
+    story.market("89", "89.5")
+    assert (story.child.tag, story.child.quantity) == ("stop_loss_fired", 4)
+    for part in ("4", "4"):
+        story.now += 5_000
+        story.venue("filled", part, story.trade(part, "89", side=Side.SELL))
+    assert story.child.quantity == 2
+    story.venue("filled", "2", story.trade("2", "89", side=Side.SELL))
+    assert story.state.exits.totals.filled == 10
+    assert story.state.over
+
+
+def test_an_entry_larger_than_one_order_at_the_venue_is_still_protected() -> None:
+    """It was amended beyond the largest order: the exits close it one after the other, and do not give up."""
+    rules = msgspec.structs.replace(HOLDS_STOPS, max_quantity=Decimal(6))
+    story = Story("6", "100", rules=rules, stop_loss=Decimal(90), take_profit=Decimal(120))
+    story.step()
+    story.market("99", "101")
+    story.venue("open")
+    story.state.parent.quantity = Decimal(10)
+    story.venue("filled", "6", story.trade("6", "100"))
+    entry = story.state.entries.children[-1]
+    story.venue("filled", "4", story.trade("4", "100"), child=entry)
+    assert story.state.parent.status is OrderStatus.FILLED
+    story.venue("open")
+    story.now += 5_000
+    story.step()
+    exits = story.state.exits.live
+    assert [(child.tag, child.quantity, child.cancel_requested) for child in exits] == [("stop_loss", 6, False)]
+    story.venue("filled", "6", story.trade("6", "90", side=Side.SELL))
+    assert story.state.parent.protection_ended is None
+    assert [child.quantity for child in story.state.exits.live] == [4]
+
+
+def test_an_exit_that_the_venue_ends_at_once_is_not_placed_without_pause() -> None:
+    story = Story("10", "100", rules=HOLDS_STOPS, stop_loss=Decimal(90))
+    story.step()
+    story.market("99", "101")
+    story.venue("filled", "10", story.trade("10", "100"))
+    assert story.child.tag == "stop_loss"
+    assert story.venue("canceled", "0").place, "somebody took it off by hand: protection comes back at once"
+    decision = story.venue("canceled", "0")
+    assert decision.place == ()
+    assert decision.wake_at is not None
+    assert story.at(decision.wake_at).place
+
+
+def test_a_new_price_does_not_go_beyond_the_exits() -> None:
+    story = Story("10", "100", stop_loss=Decimal(95), take_profit=Decimal(110))
+    story.step()
+    story.venue("open")
+    story.amend(price="94")
+    assert story.state.parent.price == 100
+    assert "stop_loss" in str(story.last.reason)
+    story.amend(price="110")
+    assert story.state.parent.price == 100
+    story.amend(price="99")
+    assert story.state.parent.price == 99
+
+
+# --- triggers, slippage -----------------------------------------------------------------------------------------------------
+
+
+def test_a_trigger_that_fires_without_a_book_measures_slippage_from_the_market_it_meets() -> None:
+    """Not from the price at acceptance, long ago: a stop would never trade."""
+    story = Story(
+        "10", None, order_type=OrderType.STOP, stop_price=Decimal(110), max_slippage_bps=Decimal(50), algorithm="direct"
+    )
+    story.market("99.9", "100.1")
+    assert story.state.parent.arrival == 100
+    known = story.markets["alpha"]
+    story.markets["alpha"] = msgspec.structs.replace(known, book=None)
+    story.market(last="110.5")
+    trigger = story.state.parent.trigger
+    assert trigger is not None
+    assert trigger.fired_at is not None
+    story.now += 1_000
+    story.market("110.4", "110.6")
+    assert story.state.parent.arrival == Decimal("110.5")
+    assert story.child.quantity == 10
+
+
+# --- waking -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_too_thin_to_take_wakes_when_the_book_changes() -> None:
+    story = Story(
+        "10",
+        None,
+        algorithm="twap",
+        params={"duration_seconds": 60, "slices": 1, "style": "aggressive"},
+        max_slippage_bps=Decimal(50),
+    )
+    decision = story.market("99.9", "100.1", size="0.0001")
+    assert decision.place == ()
+    assert any(when.source == "book" for when in decision.wake_when)
+
+
+def test_a_venue_that_cannot_be_sent_orders_is_looked_at_again() -> None:
+    """Its book may stand still meanwhile."""
+    story = Story("10", "100", algorithm="sniper")
+    known = story.markets["alpha"]
+    story.markets["alpha"] = msgspec.structs.replace(known, usable=False)
+    decision = story.market("99.9", "99.95")
+    assert decision.place == ()
+    assert decision.wake_at is not None
+
+
+def test_two_orders_of_one_purpose_do_not_both_stay() -> None:
+    """One was written off and turned up after all."""
+    story = Story("10", "100", algorithm="peg", params={"reference": "touch"})
+    story.market("99.9", "100.1")
+    first = story.child
+    story.void("certainly not there")
+    story.now += 60_000
+    story.step()
+    second = story.child
+    assert second is not first
+    story.venue("open", child=second)
+    story.venue("open", child=first)
+    assert story.state.totals.claimed == 20
+    assert sum(not child.cancel_requested for child in story.live) == 1
+
+
+def test_an_order_that_is_sliced_may_grow_beyond_one_order_at_the_venue() -> None:
+    story = Story("900", "100", algorithm="twap", params={"duration_seconds": 60})
+    story.step()
+    story.amend(quantity="1100")
+    assert story.state.parent.quantity == 1100
