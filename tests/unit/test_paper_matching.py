@@ -507,6 +507,24 @@ def test_a_stop_does_not_get_what_the_trade_that_set_it_off_has_used_up() -> Non
     desk = Desk(bids="99x3 98x1")
     desk.sells("1", order_type=OrderType.STOP, stop_price=D(99))
     assert desk.sold("2", "99") == ["1@99"], "there is something left"
+    desk = Desk(bids="99x3 98x1")
+    desk.sells("1", order_type=OrderType.STOP, stop_price=D(98))
+    desk.sold("2", "98.5")
+    desk.shows(bids="98x3")
+    desk.sells("2.5", "98", time_in_force=IOC)
+    assert desk.sold("0.5", "98") == [], "others left what we had taken already"
+    assert desk.shows(bids="97x1") == ["1@97"]
+
+
+def test_what_trades_use_up_together_is_used_up() -> None:
+    desk = Desk(bids="99x3 98x1")
+    stop = desk.sells("1", order_type=OrderType.STOP, stop_price=D(99))
+    parts = [
+        PublicTrade(trade_id=quantity, price=D(99), quantity=D(quantity), timestamp=1, side=Side.SELL)
+        for quantity in ("2", "1")
+    ]
+    desk.matcher.on_trades(parts, 2)
+    assert (stop.status, stop.fills) == ("open", [])
 
 
 def test_a_take_profit_sells_at_once_to_the_bids_that_nobody_touched() -> None:
