@@ -81,7 +81,7 @@ class OrderState:
         self._fills: list[Fill] = []
         self._untold: dict[str, list[Fill]] = {}
         self._events: list[OrderEvent] = []
-        self._places = False
+        self._places: set[Role] = set()
         self._touched = False
         self._was_over = False
 
@@ -170,12 +170,12 @@ class OrderState:
             children=list(self._dirty.values()),
             fills=self._fills,
             events=self._events,
-            places=self._places,
+            places=frozenset(self._places),
             over=over,
             reopened=self._was_over and not over,
             held=self.entries.filled,
         )
-        self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], False, False
+        self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], set(), False
         self._was_over = over
         return change
 
@@ -263,7 +263,7 @@ class OrderState:
         self._by_id[child.child_id] = child
         self._sums(child).add(child)
         self._mark(child, now)
-        self._places = True
+        self._places.add(place.role)
         return child
 
     def finish(self, done: Done, now: int, *, breach_bps: Decimal | None = None, tca: CostReport | None = None) -> None:

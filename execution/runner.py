@@ -75,6 +75,7 @@ class Runner:
         self._actors: dict[str, OrderActor] = {}
         self._closed: OrderedDict[str, tuple[float, OrderActor]] = OrderedDict()
         self._loading: dict[str, asyncio.Task[OrderActor | None]] = {}
+        self._reloading: set[str] = set()
         self._background: set[asyncio.Task[None]] = set()
         self.sends_waiting = 0
         self.room = asyncio.Event()
@@ -282,15 +283,20 @@ class Runner:
             self._metrics.internal_error(type(error).__name__)
         # What it was about to send may have left until now, and not only until the lease was inherited.
         actor.lease.inherited_until = max(actor.lease.inherited_until, self._now())
-        self._spawn(self._reload(actor))
+        if actor.key not in self._reloading:
+            self._reloading.add(actor.key)
+            self._spawn(self._reload(actor))
 
     async def _reload(self, actor: OrderActor) -> None:
+        """Load it again soon; one at a time, since others may find and lose it meanwhile."""
+        await asyncio.sleep(RELOAD_SECONDS)
+        self._reloading.discard(actor.key)
         while self._leases.get(actor.lease.shard) is actor.lease:
-            await asyncio.sleep(RELOAD_SECONDS)
             try:
                 await self.find(actor.key)
             except STORE_ERRORS as error:
                 actor.log.warning("order not loaded yet", error=str(error))
+                await asyncio.sleep(RELOAD_SECONDS)
             else:
                 return
 

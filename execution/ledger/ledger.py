@@ -95,8 +95,8 @@ class Change(msgspec.Struct, kw_only=True):
     children: Sequence[ChildOrder] = ()
     fills: Sequence[Fill] = ()
     events: Sequence[OrderEvent] = ()
-    places: bool = False
-    """New claims on the parent's quantity are made, and must fit."""
+    places: frozenset[Role] = frozenset()
+    """The roles for which new claims are made, which must fit: entries the parent's quantity, exits what is held."""
     over: bool = False
     """Nothing more is to be decided: the order leaves the live ones, and is kept for a while."""
     reopened: bool = False
@@ -288,7 +288,7 @@ class Ledger:
             self._instance,
             lease.epoch,
             expected,
-            int(change.places),
+            int(Role.ENTRY in change.places) + 2 * int(Role.EXIT in change.places),
             _fixed(parent.quantity),
             2 if change.reopened else int(change.over),
             self._order_retention,

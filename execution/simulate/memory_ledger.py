@@ -53,7 +53,8 @@ class MemoryLedger:
         for child in change.children:
             kept.sums[child.role] += child.claim - kept.claims.get(child.child_id, ZERO)
             kept.claims[child.child_id] = child.claim
-        if change.places and (kept.sums[Role.ENTRY] > change.parent.quantity or kept.sums[Role.EXIT] > change.held):
+        most = {Role.ENTRY: change.parent.quantity, Role.EXIT: change.held}
+        if any(kept.sums[role] > most[role] for role in change.places):
             raise Overfill(f"order {change.parent.order_id}: children claim more than its quantity")
         if self._told is not None:
             self._told(change.events)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 
-from adapters.base import Unknown, VenueOrderStatus
+from adapters.base import Unknown, VenueOrder, VenueOrderStatus
 from algorithms import ALGORITHMS
 from algorithms.base import Decision
 from execution.ledger import Accepted, AcceptOutcome, LedgerMismatch, child_id, order_key
@@ -227,3 +228,30 @@ async def test_a_venue_without_request_expiry_is_given_its_time_after_a_takeover
     assert actor is not None
     assert actor.state.children[0].valid_until >= actor.lease.inherited_until + 60_000
     await second.die()
+
+
+async def test_exits_are_placed_while_an_amended_entry_is_still_being_canceled(
+    replica: Replica, venue: ScriptedVenue
+) -> None:
+    """Its old size claims more than the new quantity: that bounds new entries, and not what protects."""
+    cancel, answered = venue.cancel, asyncio.Event()
+
+    async def slow(symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
+        if client_order_id == FIRST:
+            await answered.wait()
+        return await cancel(symbol, client_order_id, venue_order_id)
+
+    venue.cancel = slow  # type: ignore[method-assign]
+    await replica.signal(take_profit=120, stop_loss=80)
+    await until(lambda: FIRST in venue.orders)
+    venue.fill(FIRST, "4")
+    await until(lambda: len(venue.orders) == 2)
+    await replica.commands._carry_out(  # type: ignore[arg-type]
+        parse({"type": "order.amend", "signal_id": "sig", "quantity": Decimal(5)}), "c"
+    )
+    venue.fill(FIRST, "1")
+    actor = replica.runner.get(order_key("sig"))
+    await until(lambda: any(held.order.quantity == 5 for held in venue.orders.values()))
+    assert replica.runner.get(order_key("sig")) is actor, "nothing of it was refused"
+    answered.set()
+    assert (await replica.ends()).parent.status is OrderStatus.FILLED

@@ -1,7 +1,7 @@
 #!lua
 -- One transition of one order and the events it causes, or nothing. Repeating it with its operation id does nothing.
 -- KEYS 1 order  2 live  3 outbox  4 lease  5 signal
--- ARGV 1 operation  2 owner  3 epoch  4 version expected  5 check claims: 1 | 0  6 quantity or ''  7 ended: 1 | 0, or 2: live again
+-- ARGV 1 operation  2 owner  3 epoch  4 version expected  5 claims to check: 1 entries, 2 exits, 3 both  6 quantity or ''  7 ended: 1 | 0, or 2: live again
 --      8 seconds to keep an ended order  9 seconds to remember its signal  10 number of claims  11 number of events
 --      12 quantity the entry holds, which exits may close
 --      then (field, claim) pairs, events, field and value pairs; a claim's field is k:<number>, of an exit x:<number>
@@ -44,8 +44,9 @@ for _ = 1, claims do
   fields[#fields + 1] = ARGV[at + 1]
   at = at + 2
 end
-if ARGV[5] == '1' and claimed > quantity then return {'OVERFILL', claimed, quantity} end
-if ARGV[5] == '1' and exits and exited > ARGV[12] then return {'OVERFILL', exited, ARGV[12]} end
+local checked = tonumber(ARGV[5])
+if checked % 2 == 1 and claimed > quantity then return {'OVERFILL', claimed, quantity} end
+if checked >= 2 and exited > ARGV[12] then return {'OVERFILL', exited, ARGV[12]} end
 
 for i = at, at + events - 1 do redis.call('XADD', KEYS[3], '*', 'e', ARGV[i]) end
 for i = at + events, #ARGV do fields[#fields + 1] = ARGV[i] end
