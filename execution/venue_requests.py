@@ -20,6 +20,7 @@ from adapters.base import (
     Rejected,
     Retryable,
     Unknown,
+    VenueFill,
     VenueOrder,
     VenueOrderStatus,
 )
@@ -334,7 +335,8 @@ class Requests:
             except AdapterError as error:
                 actor.log.warning("trades not fetched", client_order_id=child.child_id, error=str(error))
             else:
-                await actor.booked(partial(actor.state.venue_fills, child, fills))
+                own = [fill for fill in fills if _is_of(fill, child)]
+                await actor.booked(partial(actor.state.venue_fills, child, own))
             pause = min(pause * 2, 5.0)
 
     async def _timed(self, venue: str, kind: str, request: Coroutine[Any, Any, T]) -> T:
@@ -371,6 +373,15 @@ class Requests:
         finally:
             del self._tasks[name]
             self._actor.post(None)
+
+
+def _is_of(fill: VenueFill, child: ChildOrder) -> bool:
+    """Whether a trade is a child's: by the venue's order id, else by ours; one that names neither, only if no others were asked for."""
+    if fill.venue_order_id is not None and child.venue_order_id is not None:
+        return fill.venue_order_id == child.venue_order_id
+    if fill.client_order_id is not None:
+        return fill.client_order_id == child.child_id
+    return child.venue_order_id is not None
 
 
 def _said(error: AdapterError) -> str:

@@ -255,3 +255,23 @@ async def test_exits_are_placed_while_an_amended_entry_is_still_being_canceled(
     assert replica.runner.get(order_key("sig")) is actor, "nothing of it was refused"
     answered.set()
     assert (await replica.ends()).parent.status is OrderStatus.FILLED
+
+
+async def test_trades_of_other_orders_are_not_booked(replica: Replica, venue: ScriptedVenue) -> None:
+    """A venue that has told no order id is asked for the trades of the symbol: only the order's own count."""
+    await replica.signal("other", order_type="market", price=None)
+    await replica.ends("other")
+    find = venue.find
+
+    async def terse(*args: Any) -> VenueOrder | None:
+        told = await find(*args)
+        return msgspec.structs.replace(told, venue_order_id=None) if told is not None else None
+
+    venue.find = terse  # type: ignore[method-assign]
+    venue.script.append("lost_after")
+    await replica.signal(order_type="market", price=None)
+    await replica.ends()
+    await asyncio.sleep(0.3)
+    record = await replica.order()
+    assert [fill.quantity for fill in record.fills] == [10]
+    assert record.fills[0].trade_id == venue.orders[FIRST].fills[0].trade_id
