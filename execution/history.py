@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from adapters.base import Adapter, AdapterError
+from adapters.base import Adapter
 from algorithms.base import Lookback
 from schemas.market import Candle
 
@@ -36,7 +36,8 @@ class Histories:
         if known is None or now - known[0] > FRESH_SECONDS or (known[1].done() and not known[1].result()):
             known = self._known[key] = (now, asyncio.create_task(self._fetch(venue, symbol, lookback)))
         try:
-            return await asyncio.wait_for(asyncio.shield(known[1]), PATIENCE)
+            # Counted from when it was asked: a venue that does not answer keeps the signals of one symbol once, not each.
+            return await asyncio.wait_for(asyncio.shield(known[1]), max(known[0] + PATIENCE - now, 0.001))
         except TimeoutError:
             log.warning("no history in time", venue=venue, symbol=symbol, seconds=PATIENCE)
             return ()
@@ -47,6 +48,6 @@ class Histories:
             return await self._adapters[venue].candles(
                 symbol, seconds=lookback.interval, since_ms=since, limit=lookback.back // lookback.interval + 1
             )
-        except AdapterError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, there is no history, and signals go on without
             log.warning("no history", venue=venue, symbol=symbol, error=str(error))
             return ()
