@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 ZERO = Decimal(0)
 LINGER = 120.0
 """Seconds that a subscription outlives its last user."""
+LASTED = 60.0
+"""Seconds of data after which a stream that ends is taken up again without a long pause."""
 MAX_AGE = 20.0
 """Seconds after which a book is too old to decide on, although its stream is up."""
 FINE_MS, FINE_KEPT = 1_000, 7_200
@@ -174,6 +176,20 @@ class MarketData:
     def feed(self, venue: str, symbol: str) -> Feed | None:
         return self._feeds.get((venue, symbol))
 
+    def quote(self, venue: str, symbol: str) -> tuple[Decimal, Decimal] | None:
+        """The mid and half the spread now; None: not known, or too old to say so."""
+        feed = self._feeds.get((venue, symbol))
+        return feed.quote if feed is not None and self._fresh(feed) else None
+
+    def mid(self, venue: str, symbol: str) -> Decimal | None:
+        """Half way between bid and ask now; None: not known, or too old to say so."""
+        quote = self.quote(venue, symbol)
+        return quote[0] if quote is not None else None
+
+    def _fresh(self, feed: Feed) -> bool:
+        """Whether a feed's book can be decided on."""
+        return feed.book is not None and self._monotonic() - feed.book.received_at <= self._max_age
+
     def feeds(self) -> Iterable[Feed]:
         return self._feeds.values()
 
@@ -184,13 +200,10 @@ class MarketData:
         usable = adapter is not None and adapter.health.ready and adapter.health.limited_until is None
         if feed is None:
             return Market(venue=venue, rules=rules, usable=usable, available=available)
-        book = feed.book
-        if book is not None and self._monotonic() - book.received_at > self._max_age:
-            book = None
         return Market(
             venue=venue,
             rules=rules,
-            book=book,
+            book=feed.book if self._fresh(feed) else None,
             book_at=feed.book_at,
             last=feed.last if feed.up else None,
             session=feed.session,
@@ -270,6 +283,7 @@ class MarketData:
             return
         pause = 1.0
         while True:
+            began = self._monotonic()
             try:
                 await adapter.run_market(feed.symbol, self)
             except asyncio.CancelledError:
@@ -277,6 +291,8 @@ class MarketData:
             except Exception as error:  # noqa: BLE001 - market data of one symbol must not end the service
                 log.error("market data failed", venue=feed.venue, symbol=feed.symbol, error=str(error))
             self.on_market(feed.venue, feed.symbol, up=False, reason="ended")
+            if self._monotonic() - began > LASTED:
+                pause = 1.0
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30.0)
 

@@ -404,12 +404,10 @@ class OrderActor:
 
     def _mid(self) -> Decimal | None:
         parent = self.state.parent
-        feed = self.desk.market.feed(parent.home, parent.symbol)
-        return feed.quote[0] if feed is not None and feed.quote is not None else None
+        return self.desk.market.mid(parent.home, parent.symbol)
 
     def _quote(self, venue: str) -> tuple[Decimal, Decimal] | None:
-        feed = self.desk.market.feed(venue, self.state.parent.symbol)
-        return feed.quote if feed is not None else None
+        return self.desk.market.quote(venue, self.state.parent.symbol)
 
     def _look(self, now: int) -> None:
         """Note the arrival price as soon as one is known."""

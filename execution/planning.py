@@ -212,8 +212,7 @@ class Planner:
             created_at=now,
             updated_at=now,
         )
-        feed = self._market.feed(parent.home, parent.symbol)
-        mid = feed.book.mid if feed is not None and feed.book is not None else None
+        mid = self._market.mid(parent.home, parent.symbol)
         if mid is not None:
             parent.arrival, parent.arrival_at = mid, now
         return parent

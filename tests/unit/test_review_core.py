@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
+from typing import Any
 
 import msgspec
+import pytest
 
 from adapters.base import VenueFill
 from algorithms import ALGORITHMS
-from algorithms.base import View
+from algorithms.base import Lookback, View
 from algorithms.decide import decide
+from execution.history import Histories
 from execution.ledger.ledger import parse_order
+from execution.market_data import Feed, MarketData
 from execution.order_state import OrderState
 from schemas import exact_json
+from schemas.market import BookLevel, Candle, OrderBook
 from schemas.order import OrderStatus
 from schemas.terms import OrderType, Side
 from tests.unit.story import RULES, Story
@@ -250,3 +256,77 @@ def test_an_order_that_is_sliced_may_grow_beyond_one_order_at_the_venue() -> Non
     story.step()
     story.amend(quantity="1100")
     assert story.state.parent.quantity == 1100
+
+
+# --- acceptance -------------------------------------------------------------------------------------------------------------
+
+
+class _History:
+    """A venue whose candles never come, or come broken."""
+
+    def __init__(self, *, broken: bool) -> None:
+        self.asked = 0
+        self._broken = broken
+
+    async def candles(self, *_: Any, **__: Any) -> list[Candle]:
+        self.asked += 1
+        if self._broken:
+            raise KeyError("volume")
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_a_history_that_cannot_be_read_is_no_history() -> None:
+    """It must not fail every signal that asks for it."""
+    histories = Histories({"alpha": _History(broken=True)})  # type: ignore[dict-item]
+    for _ in range(2):
+        assert await histories.candles("alpha", "BTC/USDT", Lookback(3600, 60)) == ()
+
+
+async def test_a_slow_history_keeps_signals_once_and_not_each_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("execution.history.PATIENCE", 0.2)
+    histories = Histories({"alpha": _History(broken=False)})  # type: ignore[dict-item]
+    loop = asyncio.get_running_loop()
+    assert await histories.candles("alpha", "BTC/USDT", Lookback(3600, 60)) == ()
+    began = loop.time()
+    for _ in range(20):
+        assert await histories.candles("alpha", "BTC/USDT", Lookback(3600, 60)) == ()
+    assert loop.time() - began < 0.2
+
+
+# --- the market -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_book_too_old_to_decide_on_is_no_arrival_price() -> None:
+    """Slippage would be measured from a price of long ago."""
+    clock = [1_000.0]
+    market = MarketData({}, now=lambda: 0, monotonic=lambda: clock[0])
+    feed = market._feeds[("alpha", "BTC/USDT")] = Feed("alpha", "BTC/USDT")
+    levels = (BookLevel(Decimal(99), Decimal(1)),), (BookLevel(Decimal(101), Decimal(1)),)
+    feed.take_book(OrderBook(symbol="BTC/USDT", bids=levels[0], asks=levels[1], received_at=1_000.0), 0)
+    assert market.mid("alpha", "BTC/USDT") == 100
+    clock[0] += 30.0
+    assert market.market("alpha", "BTC/USDT", RULES).book is None
+    assert market.mid("alpha", "BTC/USDT") is None
+
+
+async def test_a_market_that_fell_off_now_and_then_is_taken_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses grow while it does not come up at all, not over the days."""
+    clock, pauses = [0.0], []
+    real = asyncio.sleep
+
+    class Venue:
+        async def run_market(self, *_: Any) -> None:
+            clock[0] += 3_600.0
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await (real(0) if len(pauses) < 5 else asyncio.Event().wait())
+
+    monkeypatch.setattr("execution.market_data.asyncio.sleep", sleep)
+    market = MarketData({"alpha": Venue()}, now=lambda: 0, monotonic=lambda: clock[0])  # type: ignore[dict-item]
+    market.hold("alpha", "BTC/USDT", "someone")
+    while len(pauses) < 5:
+        await real(0)
+    assert pauses == [1.0] * 5
+    await market.close()
