@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adapters.base import Rejected
+from adapters.base import Rejected, Unknown
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.limiter import Lane
 from adapters.ccxt_venue.requests import Requests
 from schemas.market import Candle
 
 PAGE = 1000
+ANSWER_SECONDS = 5.0
+"""How long one page is waited for."""
 MOST_EMPTY = 10
 """Pages in a row without a candle, after which there are no more."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -39,7 +42,11 @@ async def fetch(
         if wanted <= 0:
             break
         asked = min(page, wanted)
-        rows = await requests.ask("read", Lane.READ, exchange.fetch_ohlcv(symbol, name, since, asked))
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                rows = await requests.ask("read", Lane.READ, exchange.fetch_ohlcv(symbol, name, since, asked))
+        except TimeoutError:
+            raise Unknown(f"no candles within {ANSWER_SECONDS:g} s") from None
         candles = _read(requests, rows)
         fresh = [candle for candle in candles if candle.start >= since]
         found |= {candle.start: candle for candle in fresh}

@@ -130,6 +130,8 @@ def build(
     class OnTransport(base):  # type: ignore[misc, valid-type]
         on_message: Callable[[Any], bool] | None = None
         """Told of every message of a WebSocket before ccxt is; True: ccxt need not be told."""
+        on_client_message: Callable[[Any, Any], bool] | None = None
+        """The same, told the connection that it came on as well."""
         after_message: Callable[[], None] | None = None
         """Called when ccxt has read a message."""
         number: Any
@@ -199,6 +201,9 @@ def build(
             return body.strip()
 
         def handle_message(self, client: Any, message: Any) -> None:
+            client.lastPong = self.milliseconds()  # who speaks lives, whether pings are answered or not
+            if self.on_client_message is not None and self.on_client_message(client, message):
+                return
             if self.on_message is None or not self.on_message(message):
                 super().handle_message(client, message)
                 if self.after_message is not None:

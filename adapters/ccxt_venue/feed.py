@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,17 +27,22 @@ COMPARED = 5
 class Feed:
     """Delivers while it is up. A sink, or a book, that raises ends the attempt: `failed` says why."""
 
-    def __init__(self, venue: str, symbol: str, sink: MarketSink) -> None:
+    def __init__(self, venue: str, symbol: str, sink: MarketSink, *, by: str = "stream") -> None:
+        """`by`: what it comes by, for the log."""
         self.symbol = symbol
         self.is_up = False
         self.heard_at = 0.0
         """When a book came last, delivered or not; monotonic seconds."""
+        self.changed_at = 0.0
+        """When a book came that was asked for and differed from the one before; monotonic seconds."""
         self.first: asyncio.Event = asyncio.Event()
-        """A book came since `begin`."""
+        """The stream itself showed a book since `begin`."""
+        self.before_up: Callable[[], None] = lambda: None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._venue = venue
         self._sink = sink
-        self._said_down = False
+        self._by = by
+        self._asked: object = None
         self._last: OrderBook | None = None
         self._raw: tuple[Mapping[str, Any], float] | None = None
         """The newest book that was not delivered yet, and when it came."""
@@ -52,30 +57,56 @@ class Feed:
     def up(self) -> None:
         """From here on all is delivered; first the newest book that came before."""
         if not self.is_up:
-            log.info("market data up", venue=self._venue, symbol=self.symbol)
+            self.before_up()
+            log.info("market data up", venue=self._venue, symbol=self.symbol, by=self._by)
             self.is_up = True
             self._sink.on_market(self._venue, self.symbol, up=True, reason=None)
         self._flush()
 
-    def down(self, reason: str) -> None:
-        """Deliver no more; said once, however many attempts fail."""
+    def down(self, reason: str, *, planned: bool = False) -> None:
+        """Deliver no more. `planned`: another feed goes on at once."""
         self._cancel_timer()
         self._raw, self._last, self._next_at = None, None, 0.0
-        if self.is_up or not self._said_down:
-            log.warning("market data down", venue=self._venue, symbol=self.symbol, reason=reason)
-            self._said_down = True
+        if self.is_up:
+            say = log.info if planned else log.warning
+            say("market data down", venue=self._venue, symbol=self.symbol, by=self._by, reason=reason)
             self.is_up = False
             self._sink.on_market(self._venue, self.symbol, up=False, reason=reason)
+
+    def absent(self, reason: str) -> None:
+        """It never came up so far."""
+        log.warning("market data down", venue=self._venue, symbol=self.symbol, by=self._by, reason=reason)
+        self._sink.on_market(self._venue, self.symbol, up=False, reason=reason)
+
+    def renew(self, reason: str) -> None:
+        """Begin anew for the sake of the trades, some of which are not known; the book stays."""
+        if self.is_up:
+            log.warning("trades are counted anew", venue=self._venue, symbol=self.symbol, by=self._by, reason=reason)
+            self._sink.on_market(self._venue, self.symbol, up=False, reason=reason)
+            self._sink.on_market(self._venue, self.symbol, up=True, reason=None)
+            if self._last is not None:
+                self._sink.on_book(self._venue, self._last)
 
     def close(self) -> None:
         self._cancel_timer()
         self.is_up = False
 
     def book(self, raw: Mapping[str, Any]) -> None:
-        """A book of Binance's or ccxt's. It may change until it is read: the newest is what counts."""
+        """A streamed book of Binance's or ccxt's. It may change until it is read: the newest is what counts."""
+        self.first.set()
+        self._take(raw)
+
+    def asked(self, raw: Mapping[str, Any]) -> None:
+        """A book that was asked for."""
+        top = [list(raw[side] or ())[:COMPARED] for side in ("bids", "asks")]
+        if self._asked is not None and top != self._asked:
+            self.changed_at = time.monotonic()
+        self._asked = top
+        self._take(raw)
+
+    def _take(self, raw: Mapping[str, Any]) -> None:
         now = self.heard_at = time.monotonic()
         self._raw = (raw, now)
-        self.first.set()
         if not self.is_up or self._timer is not None:
             return
         wait = self._next_at - now

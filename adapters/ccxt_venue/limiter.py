@@ -103,6 +103,11 @@ class Limiter:
         """Go on with the budgets of another limiter, learned later."""
         self._weight, self._requests, self._orders = other._weight, other._requests, other._orders
 
+    def spacing(self, weight: float) -> float:
+        """Seconds per request of this weight, on average, that use all there is."""
+        spacings = [budget.interval * weight / budget.limit for budget in self._weight]
+        return max([*spacings, *(budget.interval / budget.limit for budget in self._requests)], default=0.0) / 1000
+
     async def turn(self, weight: float, lane: Lane) -> None:
         """Wait until a request of this weight may go.
 
@@ -189,10 +194,13 @@ class Limiter:
                 self._waiting -= 1
             held = held or (bool(tickets) and lane is Lane.URGENT)
         blocked = max(self._blocked_until, self._orders_blocked_until)
-        self._health.limited_until = self._free_at(now) if self._waiting else blocked if blocked > now else None
-        if self._health.limited_until is not None:
+        free_at = self._free_at(now) if self._waiting else blocked if blocked > now else None
+        # Who watches the market waits while orders may still go.
+        waits = blocked > now or any(tickets for lane, tickets in self._lanes.items() if lane is not Lane.MARKET)
+        self._health.limited_until = free_at if waits else None
+        if free_at is not None:
             deadlines = [tickets[0].deadline for tickets in self._lanes.values() if tickets]
-            wake = min([self._health.limited_until, *deadlines])
+            wake = min([free_at, *deadlines])
             self._timer = asyncio.get_running_loop().call_later(max(wake - now, 1) / 1000, self._pump)
 
     def _free_at(self, now: int) -> int:

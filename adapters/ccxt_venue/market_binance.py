@@ -1,104 +1,145 @@
-"""Books and trades of Binance spot as they come off the wire: whole books of 20 levels, and trades whose ids have no gaps.
+"""Books and trades of Binance spot as they come off the wire: whole books of 20 levels, and every trade.
 
-https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams: `<symbol>@depth20@100ms`, `<symbol>@trade`.
+https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams: `<symbol>@depth20@100ms`, `<symbol>@trade`. Venues that
+speak this dialect offer the streams in different ways; those that there are, are tried one after the other until a book comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
-from adapters.base import AdapterError
+import msgspec
+
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.feed import DEPTH, Feed
 from adapters.ccxt_venue.limiter import Lane
+from adapters.ccxt_venue.market_polled import PolledMarket
 from adapters.ccxt_venue.requests import Requests
-from adapters.ccxt_venue.watch import CONNECT_SECONDS, first_of, until_silent
+from adapters.ccxt_venue.tape import Tape
+from adapters.ccxt_venue.watch import CONNECT_SECONDS, GRACE_SECONDS, first_of, until_silent
 from schemas.market import PublicTrade
 
 PAGE = 1000
-LAG_SECONDS = 0.3
-"""Between two questions for trades that the venue's REST does not know yet."""
-ASKED = 5
-MOST_MISSED = 100_000
-HOLES_BELIEVED = 3
-"""Times that ids turned out to be missing at the venue itself, after which gaps mean nothing."""
+SERVED_SECONDS = 5.0
+"""After so long, a connection on which no book came although it changed serves none. Some venues accept what they never serve."""
+CHECK_SECONDS = 0.25
 _STANDING = "market stream"
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One way to the streams of a symbol. `urls`: the first one's stream has the books."""
+
+    urls: tuple[str, ...]
+    messages: tuple[dict[str, Any], ...] = ()
+    """What is sent on the first connection."""
 
 
 class BinanceMarket:
     """Streams on connections of their own, one per symbol."""
 
-    def __init__(self, exchange: Any, requests: Requests) -> None:
+    def __init__(self, exchange: Any, requests: Requests, poll: PolledMarket) -> None:
         self._exchange = exchange
         self._requests = requests
-        self._routes: dict[str, Callable[[dict[str, Any]], None]] = {}
-        exchange.on_message = self._message
+        self._poll = poll
+        self._routes: dict[str, Callable[[Any], None]] = {}
+        self._best = 0
+        """The way that served last."""
+        exchange.on_client_message = self._message
 
     async def close(self) -> None:
         await self._exchange.close()
 
-    async def run(self, feed: Feed, tape: Tape) -> None:
-        """Deliver until the stream ends.
+    async def run(self, feed: Feed, tape: Tape, polled: Feed) -> None:
+        """Deliver until the stream ends. `polled`: by what else books may come meanwhile.
 
-        Raises: whatever ended it.
+        Raises: whatever ended it, or why no way serves.
         """
-        exchange = self._exchange
-        market_id = str(exchange.markets[feed.symbol]["id"])
-        names = {f"{market_id.lower()}@depth{DEPTH}@100ms": feed.book, f"{market_id.lower()}@trade": tape.event}
-        url = f"{exchange.urls['api']['ws']['spot'].removesuffix('/ws')}/stream?streams={'/'.join(names)}"
-        tape.begin(feed)
-        self._routes |= names
-        exchange.ws_dial_backoff = {}  # the pauses are ours
-        try:
-            standing = exchange.watch(url, _STANDING, None, _STANDING)
-            client = exchange.client(url)
+        ways, failures = self._ways(feed.symbol), list[str]()
+        for turn in range(len(ways)):
+            number = (self._best + turn) % len(ways)
+            feed.begin()
             try:
-                await self._connected(client, standing)
-                await self._first_book(feed)
-                feed.up()
-                await first_of(
-                    standing,
-                    feed.failed,
-                    tape.fill_gaps(self.trades),
-                    until_silent(feed, lambda: self.book(feed.symbol)),
-                )
-                raise ConnectionError("the stream ended")
-            finally:
-                await self._forget(client)
-        finally:
-            for name in names:
-                self._routes.pop(name, None)
-
-    async def book(self, symbol: str) -> Any:
-        """The book over REST, as it comes."""
-        request = {"symbol": self._exchange.markets[symbol]["id"], "limit": DEPTH}
-        raw = await self._requests.ask("read", Lane.MARKET, self._exchange.publicGetDepth(request))
-        if not isinstance(raw, dict) or "bids" not in raw or "asks" not in raw:
-            raise self._requests.unreadable("is not an order book")
-        return raw
+                await self._run(ways, number, feed, tape, polled)
+            except Exception as error:
+                if feed.first.is_set():
+                    raise
+                failures.append(f"{type(error).__name__}: {error}"[:120])
+        raise ConnectionError("; ".join(dict.fromkeys(failures)))
 
     async def trades(self, symbol: str) -> list[PublicTrade]:
-        """The newest trades over REST, oldest first."""
+        """The newest trades over REST."""
         request = {"symbol": self._exchange.markets[symbol]["id"], "limit": PAGE}
         rows = await self._requests.ask("read", Lane.MARKET, self._exchange.publicGetTrades(request))
         try:
-            found = [parsing.binance_public_trade(row) for row in rows]
+            return [parsing.binance_public_trade(row) for row in rows]
         except (KeyError, ValueError, TypeError, ArithmeticError):
             raise self._requests.unreadable("is not a list of trades") from None
-        return sorted(found, key=lambda trade: int(trade.trade_id))
 
-    async def _first_book(self, feed: Feed) -> None:
-        """The book as it stands, since a quiet one would not be streamed; the stream's own where that fails."""
+    def _ways(self, symbol: str) -> list[Way]:
+        market = str(self._exchange.markets[symbol]["id"]).lower()
+        books, trades = f"{market}@depth{DEPTH}@100ms", f"{market}@trade"
+        base = self._exchange.urls["api"]["ws"]["spot"].removesuffix("/ws")
+        asked = tuple(
+            {"method": "SUBSCRIBE", "params": [name], "id": n} for n, name in enumerate((books, trades), start=1)
+        )
+        return [
+            Way((f"{base}/stream?streams={books}/{trades}",)),
+            Way((f"{base}/ws#{market}",), asked),  # the fragment keeps symbols apart, and is not sent
+            Way((f"{base}/ws/{books}", f"{base}/ws/{trades}")),
+        ]
+
+    async def _run(self, ways: list[Way], number: int, feed: Feed, tape: Tape, polled: Feed) -> None:
+        exchange, way, clients = self._exchange, ways[number], list[Any]()
+        tape.begin(feed)
+        exchange.ws_dial_backoff = {}  # the pauses are ours
         try:
-            raw = await self.book(feed.symbol)
-        except AdapterError:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await feed.first.wait()
-        else:
-            if not feed.first.is_set():
-                feed.book(raw)
+            standing = []
+            for url in way.urls:
+                self._routes[url] = lambda message: self._take(feed, tape, message)
+                standing.append(exchange.watch(url, _STANDING, None, _STANDING))
+                standing[-1].add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                clients.append(exchange.client(url))
+            await self._connected(clients[0], standing[0])
+            for message in way.messages:
+                await clients[0].send(message)
+            await first_of(
+                standing[0],
+                *map(_beside, standing[1:]),
+                feed.failed,
+                tape.fill_gaps(self.trades),
+                self._watch(feed, polled, number),
+            )
+            raise ConnectionError("the stream ended")
+        finally:
+            for url in way.urls:
+                self._routes.pop(url, None)
+            for client in clients:
+                await self._forget(client)
+
+    async def _watch(self, feed: Feed, polled: Feed, number: int) -> None:
+        await self._first_book(feed, polled)
+        self._best = number
+        feed.up()
+        await until_silent(feed, lambda: self._poll.ask_book(feed.symbol))
+
+    async def _first_book(self, feed: Feed, polled: Feed) -> None:
+        """Wait for a book of the stream. A quiet one may not be streamed, as long as it stays the same when it is asked for.
+
+        Raises:
+            ConnectionError: none came.
+        """
+        began = time.monotonic()
+        while not feed.first.is_set():
+            try:
+                await asyncio.wait_for(feed.first.wait(), CHECK_SECONDS)
+            except TimeoutError:
+                now = time.monotonic()
+                moved = began < polled.changed_at < now - 2 * GRACE_SECONDS
+                if (now - began > SERVED_SECONDS and moved) or (now - began > CONNECT_SECONDS and not polled.is_up):
+                    raise ConnectionError(f"connected, but no book in {now - began:.0f} s") from None
 
     async def _connected(self, client: Any, standing: Any) -> None:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -112,103 +153,40 @@ class BinanceMarket:
             del self._exchange.clients[client.url]
         await client.close()
 
-    def _message(self, message: Any) -> bool:
+    def _message(self, client: Any, message: Any) -> bool:
         """Deliver; ccxt need see none of it."""
-        if isinstance(message, dict) and isinstance(message.get("data"), dict):
-            route = self._routes.get(str(message.get("stream")))
-            if route is not None:
-                route(message["data"])
+        route = self._routes.get(client.url)
+        if route is not None:
+            route(message)
         return True
 
-
-class Tape:
-    """The trades of a symbol whose ids count up by one: nothing twice, nothing left out, across gaps and connections."""
-
-    def __init__(self) -> None:
-        self._feed: Feed | None = None
-        self._last: int | None = None
-        self._newest: PublicTrade | None = None
-        self._before: PublicTrade | None = None
-        """Delivered last on an earlier connection."""
-        self._waiting: dict[int, PublicTrade] = {}
-        """Came behind a gap."""
-        self._gap = asyncio.Event()
-        self._holes = 0
-
-    def begin(self, feed: Feed) -> None:
-        """Another connection: what came before it is not asked for."""
-        self._feed = feed
-        self._before = self._newest
-        self._last = None
-        self._waiting.clear()
-        self._gap.clear()
-
-    def event(self, data: dict[str, Any]) -> None:
-        """A trade of the stream."""
-        assert self._feed is not None
+    def _take(self, feed: Feed, tape: Tape, message: Any) -> None:
+        """A message of a connection of this symbol: in the envelope of a combined stream, or bare."""
+        if not isinstance(message, dict):
+            return
+        data = message.get("data", message)
         try:
-            trade = parsing.binance_public_trade(data)
-        except (KeyError, ValueError, TypeError, ArithmeticError) as error:
-            self._feed.fail(ValueError(f"a trade could not be read: {error!r}"))
-            return
-        number = int(trade.trade_id)
-        if self._last is not None and number <= self._last:
-            return
-        if self._last is None and self._old(trade):
-            return
-        if self._waiting or (self._last is not None and number > self._last + 1 and self._holes < HOLES_BELIEVED):
-            self._waiting[number] = trade
-            self._gap.set()
-            return
-        self._last = number
-        self._deliver([trade])
-
-    def _old(self, trade: PublicTrade) -> bool:
-        """Whether an earlier connection delivered it. A venue that was set up anew counts from the beginning, later."""
-        before = self._before
-        return (
-            before is not None and trade.timestamp <= before.timestamp and int(trade.trade_id) <= int(before.trade_id)
-        )
-
-    async def fill_gaps(self, ask: Callable[[str], Any]) -> None:
-        """Ask for what the stream left out, until cancelled.
-
-        Raises:
-            ConnectionError: it cannot be had any more. AdapterError: the questions fail.
-        """
-        while True:
-            await self._gap.wait()
-            await self._fill(ask)
-            self._gap.clear()
-
-    async def _fill(self, ask: Callable[[str], Any]) -> None:
-        assert self._feed is not None
-        assert self._last is not None
-        rows: dict[int, PublicTrade] = {}
-        for _ in range(ASKED):
-            rows |= {int(trade.trade_id): trade for trade in await ask(self._feed.symbol)}
-            newest = max(self._waiting)
-            if newest - self._last > MOST_MISSED:
-                raise ConnectionError(f"{newest - self._last} trades were left out at once")
-            missing = [n for n in range(self._last + 1, newest) if n not in rows and n not in self._waiting]
-            if not missing or max(rows, default=0) > missing[-1]:
-                break
-            await asyncio.sleep(LAG_SECONDS)
-        else:
-            raise ConnectionError(f"{len(missing)} trades were left out, and REST does not know them")
-        if missing:
-            if min(rows) > self._last + 1:
-                raise ConnectionError(f"more trades were left out than can be asked for: {len(missing)} are lost")
-            self._holes += 1  # the venue has none of these ids
-        found = {n: trade for n, trade in (rows | self._waiting).items() if self._last < n <= newest}
-        self._waiting.clear()
-        self._last = newest
-        self._deliver([found[n] for n in sorted(found)])
-
-    def _deliver(self, trades: list[PublicTrade]) -> None:
-        assert self._feed is not None
-        self._newest = trades[-1]
-        try:
-            self._feed.trades(trades)
+            if not isinstance(data, dict) or not self._concerns(feed.symbol, message, data):
+                return
+            if "bids" in data and "asks" in data:
+                feed.book(data)
+            elif data.get("e", "trade") == "trade" and "p" in data and "q" in data:
+                tape.event(data)
+            elif message.get("error") and not feed.first.is_set():
+                raise ConnectionError(f"refused: {self._requests.hide(str(message['error']))[:100]}")
         except Exception as error:  # noqa: BLE001 - ccxt's connection must not end by it
-            self._feed.fail(error)
+            feed.fail(error)
+
+    def _concerns(self, symbol: str, message: dict[str, Any], data: dict[str, Any]) -> bool:
+        """Whether a message names this symbol, or none: some venues tell every socket of every symbol."""
+        market = str(self._exchange.markets[symbol]["id"]).lower()
+        stream, named = message.get("stream"), data.get("s")
+        if isinstance(stream, str) and "@" in stream and stream.partition("@")[0].lower() != market:
+            return False
+        return not isinstance(named, str) or named.lower() == market
+
+
+async def _beside(standing: Any) -> None:
+    """What may end without ending anything."""
+    await asyncio.wait({standing})
+    await asyncio.get_running_loop().create_future()

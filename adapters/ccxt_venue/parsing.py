@@ -48,10 +48,12 @@ def number(value: Any) -> Decimal | None:
 
 
 def order_book(raw: Mapping[str, Any], symbol: str, depth: int, received_at: float | None = None) -> OrderBook:
-    """A book of Binance's or ccxt's, best levels first; received now unless told when."""
+    """A book of Binance's or ccxt's, best levels first; received now unless told when. A side may be empty, or null;
+    what holds nothing is no level."""
 
     def levels(rows: Any) -> tuple[BookLevel, ...]:
-        return tuple(BookLevel(Decimal(str(row[0])), Decimal(str(row[1]))) for row in rows[:depth])
+        told = ((Decimal(str(row[0])), Decimal(str(row[1]))) for row in (rows or ())[:depth])
+        return tuple(BookLevel(price, quantity) for price, quantity in told if quantity)
 
     at = time.monotonic() if received_at is None else received_at
     return OrderBook(symbol=symbol, bids=levels(raw["bids"]), asks=levels(raw["asks"]), received_at=at)
@@ -162,22 +164,22 @@ def binance_report(event: Mapping[str, Any], symbol: str) -> tuple[VenueOrder, V
 
 
 def binance_public_trade(raw: Mapping[str, Any]) -> PublicTrade:
-    """A trade of anybody, of the trade stream or of `trades`.
+    """A trade of anybody, of the trade stream or of `trades`. Its id is a whole number at Binance, and may be anything elsewhere.
 
     Raises:
         KeyError, TypeError, ValueError, ArithmeticError: it cannot be understood.
     """
     if "t" in raw:
-        trade_id, price, quantity, at, buyer_rested = raw["t"], raw["p"], raw["q"], raw["T"], raw["m"]
+        trade_id, price, quantity, at, buyer_rested = raw["t"], raw["p"], raw["q"], raw.get("T"), raw.get("m")
     else:
-        trade_id, price, quantity, at = raw["id"], raw["price"], raw["qty"], raw["time"]
-        buyer_rested = raw["isBuyerMaker"]
+        trade_id, price, quantity, at = raw["id"], raw["price"], raw["qty"], raw.get("time")
+        buyer_rested = raw.get("isBuyerMaker")
     return PublicTrade(
-        trade_id=str(int(trade_id)),
-        price=Decimal(price),
-        quantity=Decimal(quantity),
-        timestamp=int(at),
-        side=Side.SELL if buyer_rested else Side.BUY,
+        trade_id=str(trade_id),
+        price=Decimal(str(price)),
+        quantity=Decimal(str(quantity)),
+        timestamp=int(at or raw.get("E") or time.time_ns() // 1_000_000),
+        side=None if buyer_rested is None else Side.SELL if buyer_rested else Side.BUY,
     )
 
 

@@ -66,6 +66,10 @@ class Requests:
         """Await a turn before a request is built, for those whose expiry is written into them."""
         await self._limiter.turn(1, lane)
 
+    def spacing(self, weight: float) -> float:
+        """Seconds per request of this weight that use all of the venue's rate limit."""
+        return self._limiter.spacing(weight)
+
     def unreadable(self, what: str) -> Unknown:
         """An answer that came in full, and does not say what it must."""
         error = Unknown(f"the answer {what}")

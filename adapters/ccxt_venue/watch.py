@@ -60,7 +60,7 @@ async def until_silent(feed: Feed, ask: Callable[[], Awaitable[Any]]) -> None:
         if feed.heard_at != heard:
             continue
         if feed.unchanged(raw):
-            feed.book(raw)
+            feed.asked(raw)
             continue
         await asyncio.sleep(GRACE_SECONDS)
         if feed.heard_at == heard:

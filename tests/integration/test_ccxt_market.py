@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from adapters.base import ApprovedOrder, Rejected, Unavailable
 from adapters.ccxt_venue import CcxtAdapter, market_data, parse_endpoints, parsing, watch
 from adapters.ccxt_venue.feed import Feed
-from adapters.ccxt_venue.market_binance import Tape
+from adapters.ccxt_venue.tape import Tape
 from adapters.simulator.control import VenueControl
 from adapters.simulator.limits import Limits
 from adapters.simulator.server import Venue, VenueConfig
