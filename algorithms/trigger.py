@@ -68,11 +68,24 @@ def until(trigger: Trigger, order_type: OrderType, side: Side, market: Market) -
 
 def _until(trigger: Trigger, order_type: OrderType, side: Side, source: str) -> tuple[When, ...]:
     if order_type is OrderType.TRAILING_STOP:
-        return (When(source="book" if source in ("mid", "bid", "ask") else "trade"),)
+        return (_until_moved(trigger, side, source),)
     assert trigger.price is not None
     if _fires_upwards(order_type, side):
         return (When(source=source, at_or_above=trigger.price),)
     return (When(source=source, at_or_below=trigger.price),)
+
+
+def _until_moved(trigger: Trigger, side: Side, source: str) -> When:
+    """What moves a trailing stop, or fires it: ten thousand of them do not each look at every trade."""
+    if trigger.extreme is not None:
+        follow: Decimal | None = trigger.extreme * (1 - side.sign * _STEP_BPS / BPS)
+    else:
+        follow = trigger.activation
+    if follow is None:
+        return When(source="book" if source in ("mid", "bid", "ask") else "trade")
+    if side is Side.SELL:
+        return When(source=source, at_or_below=trigger.price, at_or_above=follow)
+    return When(source=source, at_or_below=follow, at_or_above=trigger.price)
 
 
 def _seen(trigger: Trigger, side: Side, market: Market) -> Decimal | None:

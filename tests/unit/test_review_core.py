@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters.base import VenueFill
 from algorithms import ALGORITHMS
-from algorithms.base import Lookback, View
+from algorithms.base import Lookback, Market, View
 from algorithms.decide import decide
+from algorithms.trigger import armed, until, watch
 from execution.history import Histories
 from execution.ledger.ledger import parse_order
 from execution.market_data import Feed, MarketData
@@ -330,3 +333,37 @@ async def test_a_market_that_fell_off_now_and_then_is_taken_up_at_once(monkeypat
         await real(0)
     assert pauses == [1.0] * 5
     await market.close()
+
+
+@given(
+    side=st.sampled_from(Side),
+    start=st.decimals("50", "150", places=3),
+    activation=st.none() | st.decimals("50", "150", places=3),
+    prices=st.lists(st.decimals("50", "150", places=3), min_size=1, max_size=12),
+)
+@settings(deadline=None, max_examples=200)
+def test_a_trailing_stop_is_woken_by_every_price_that_moves_it_and_by_few_others(
+    side: Side, start: Decimal, activation: Decimal | None, prices: list[Decimal]
+) -> None:
+    """Ten thousand of them must not each take a step at every trade."""
+    trigger = armed(
+        OrderType.TRAILING_STOP,
+        stop_price=start * (1 - side.sign * -Decimal("0.05")),
+        trail_bps=Decimal(100),
+        activation=activation,
+        source="last",
+        native=False,
+    )
+    feed = Feed("alpha", "BTC/USDT")
+    for price in prices:
+        before = Market(venue="alpha", rules=RULES, last=feed.last, session="s")
+        whens = until(trigger, OrderType.TRAILING_STOP, side, before)
+        feed.last = price
+        now = watch(trigger, OrderType.TRAILING_STOP, side, msgspec.structs.replace(before, last=price), 1)
+        woken = any(when.source == "trade" or feed.reached(when) for when in whens)
+        assert woken or now == trigger
+        if trigger.extreme is not None:
+            assert woken == (now != trigger)
+        trigger = now
+        if trigger.fired_at is not None:
+            return
