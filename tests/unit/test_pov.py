@@ -548,6 +548,7 @@ def test_in_any_market(
     assert market.own <= market.others * most_rate / (1 - most_rate)
     for child in story.state.children:
         assert most is None or child.quantity <= Decimal(most)
-        if least is not None and story.state.parent.quantity - market.own >= Decimal(least):
+        # Where a venue refuses, what was the last child of its time may turn out not to be the last one.
+        if least is not None and not unreliable and story.state.parent.quantity - market.own >= Decimal(least):
             assert child.quantity >= Decimal(least)
     assert story.state.totals.filled == market.own
