@@ -131,14 +131,15 @@ class BinanceMarket:
         Raises:
             ConnectionError: none came.
         """
-        began = time.monotonic()
+        began, moved_at = time.monotonic(), 0.0
         while not feed.first.is_set():
             try:
                 await asyncio.wait_for(feed.first.wait(), CHECK_SECONDS)
             except TimeoutError:
                 now = time.monotonic()
-                moved = began < polled.changed_at < now - 2 * GRACE_SECONDS
-                if (now - began > SERVED_SECONDS and moved) or (now - began > CONNECT_SECONDS and not polled.is_up):
+                moved_at = moved_at or (polled.changed_at if polled.changed_at > began else 0.0)
+                unserved = 0 < moved_at < now - 2 * GRACE_SECONDS and now - began > SERVED_SECONDS
+                if unserved or (now - began > CONNECT_SECONDS and not polled.is_up):
                     raise ConnectionError(f"connected, but no book in {now - began:.0f} s") from None
 
     async def _connected(self, client: Any, standing: Any) -> None:

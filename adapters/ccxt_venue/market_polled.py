@@ -40,7 +40,10 @@ class PolledMarket:
         self._symbols = 0
         self._depth: int | None = DEPTH
         # Binance has two lists of trades, of unlike ids and prices; others of its dialect may have one of them.
-        self._questions: list[dict[str, Any]] = [{}, {"fetchTradesMethod": "publicGetTrades"}] if binance else [{}]
+        self._questions: list[tuple[dict[str, Any], int]] = [({}, 1)]
+        if binance:
+            self._questions.append(({"fetchTradesMethod": "publicGetTrades"}, 5))
+        """Parameters of a question for trades, and ccxt's cost of it."""
         self._question = 0
         self._without: set[str] = set()
         """Symbols whose trades could not be had, which was said."""
@@ -152,7 +155,7 @@ class PolledMarket:
             feed.trades(known.fresh(page[first:]))
 
         try:
-            await self._again(once)
+            await self._again(once, self._questions[self._question][1])
         except ConnectionError as error:
             if not lost:
                 self._trades_lack(symbol, str(error))
@@ -170,15 +173,15 @@ class PolledMarket:
 
         await self._again(once)
 
-    async def _again(self, once: Callable[[], Awaitable[None]]) -> None:
-        """Do something on an interval.
+    async def _again(self, once: Callable[[], Awaitable[None]], cost: int = 1) -> None:
+        """Do something on an interval. `cost`: ccxt's, of one request.
 
         Raises:
             ConnectionError: it failed for too long.
         """
         good = time.monotonic()
         while True:
-            await asyncio.sleep(self._interval())
+            await asyncio.sleep(self._interval(cost))
             try:
                 await once()
             except AdapterError as error:
@@ -189,12 +192,12 @@ class PolledMarket:
             else:
                 good = time.monotonic()
 
-    def _interval(self) -> float:
+    def _interval(self, cost: int) -> float:
         """Seconds between two questions of a kind; two kinds are asked for each symbol."""
-        return max(POLL_SECONDS, 2 * self._requests.spacing(self._weight) * max(self._symbols, 1) / SHARE)
+        return max(POLL_SECONDS, 2 * self._requests.spacing(self._weight * cost) * max(self._symbols, 1) / SHARE)
 
     async def _page(self, symbol: str, known: Known, limit: int) -> Any:
-        question = self._questions[self._question]
+        question, _ = self._questions[self._question]
         rows = await self._requests.ask("read", Lane.MARKET, self._exchange.fetch_trades(symbol, None, limit, question))
         if not isinstance(rows, list):
             raise self._requests.unreadable("is not a list of trades")

@@ -53,15 +53,16 @@ class UnifiedMarket:
     async def _watch(self, feed: Feed, known: Known, streamed: bool) -> None:
         async with asyncio.timeout(CONNECT_SECONDS):
             await feed.first.wait()
-        waits = [until_silent(feed, lambda: self._poll.ask_book(feed.symbol))]
+        begun = False
         if streamed:
             await asyncio.sleep(CONFIRMED_AFTER)
-            feed.up()
         else:
             begun = await self._poll.begin(feed.symbol, known)
-            feed.up()
-            waits.append(self._poll.trades(feed, known, begun))
-        await first_of(*waits)
+        feed.up()
+        await first_of(
+            until_silent(feed, lambda: self._poll.ask_book(feed.symbol)),
+            _never() if streamed else self._poll.trades(feed, known, begun),
+        )
 
     async def _books(self, exchange: Any, feed: Feed) -> None:
         while True:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import AdapterError, AdapterHealth, ApprovedOrder, Unknown
-from adapters.ccxt_venue import CcxtAdapter, candles, market_data, market_polled, parse_endpoints
+from adapters.ccxt_venue import CcxtAdapter, candles, market_binance, market_data, market_polled, parse_endpoints
 from adapters.ccxt_venue.feed import Feed
 from adapters.ccxt_venue.limiter import Budget, Lane, Limiter
 from adapters.ccxt_venue.tape import Tape
@@ -34,7 +34,7 @@ from tests.integration.spoiled_venue import (
     refusing,
     unsupported,
 )
-from tests.integration.test_ccxt_market import AMPLE, BTC, ETH, KEYS, Scene, Sink, until, watching
+from tests.integration.test_ccxt_market import AMPLE, BTC, ETH, KEYS, Bybit, Scene, Sink, bybit, until, watching
 
 TRADES = ("trades", "aggTrades", "historicalTrades")
 BOOK_SECONDS = 5.0
@@ -102,8 +102,8 @@ async def with_a_book(scene: Scene) -> AsyncIterator[Sink]:
 async def follows(scene: Scene, sink: Sink, bid: str = "49999.5", ask: str = "50000.5") -> None:
     """The market moves, and is seen to."""
     await scene.quote(bid, ask)
-    await until(lambda: sink.of("book")[-1].bid == Decimal(bid), BOOK_SECONDS)
-    assert sink.of("book")[-1].asks[0].price == Decimal(ask)
+    moved = (Decimal(bid), Decimal(ask))
+    await until(lambda: (sink.of("book")[-1].bid, sink.of("book")[-1].ask) == moved, BOOK_SECONDS)
 
 
 def data(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -174,6 +174,21 @@ async def test_either_endpoint_of_streams_is_enough_and_is_remembered(gone: tupl
             async with watching(scene.adapter, ETH):
                 assert scene.streams_asked() == asked + 1
             assert (len(sink.of("up")), sink.of("down")) == (1, [])
+
+
+async def test_an_endpoint_that_serves_nothing_is_left_for_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(market_binance, "SERVED_SECONDS", 0.5)
+    monkeypatch.setattr(market_binance, "GRACE_SECONDS", 0.2)
+    async with spoiled() as scene:
+        await scene.sockets(deaf, "/stream")
+        async with with_a_book(scene) as sink:
+            for n in range(100):
+                await scene.quote(f"49999.{n:02d}", "50000.99")  # it moves all the time
+                await asyncio.sleep(0.05)
+                if len(sink.of("up")) == 2:
+                    break
+            assert sink.of("down") == ["the stream shows it"]
+            assert scene.streams_asked() == 2
 
 
 async def test_a_venue_with_one_socket_for_each_stream() -> None:
@@ -366,6 +381,24 @@ async def test_whatever_the_ids_of_trades_are_books_stay_and_each_trade_comes_on
                 assert (len(sink.of("up")), sink.of("down")) == (1, [])
 
     await asyncio.gather(*map(one, kinds))
+
+
+async def test_where_ccxt_is_refused_the_stream_of_trades_the_one_of_books_is_used() -> None:
+    class WithoutTrades(Bybit):
+        async def say(self, *messages: dict[str, Any]) -> None:
+            if not messages:  # the greeting of who wants trades
+                refusal = {"success": False, "ret_msg": "error:handler not found", "conn_id": "1", "op": "subscribe"}
+                await super().say(refusal)
+            await super().say(*messages)
+
+    venue = WithoutTrades()
+    async with bybit(venue) as adapter, watching(adapter) as sink:
+        await until(lambda: sink.of("book"))
+        await asyncio.sleep(1.0)
+        await venue.book("delta", [["50000.1", "0"]], [])
+        await until(lambda: sink.of("book")[-1].bid == Decimal(50000))
+        assert (len(sink.of("up")), sink.of("trade")) == (1, [])
+        assert sum(topic.startswith("publicTrade") for topic in venue.topics) == 1
 
 
 async def test_trades_that_cannot_be_read_are_left_out_and_books_stay() -> None:
