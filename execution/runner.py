@@ -193,7 +193,21 @@ class Runner:
             actor.begun()
         else:
             actor.drop()
+            if isinstance(outcome, Accepted):
+                # The lease was lost and taken again meanwhile, and what is live was read before this order was written.
+                self._spawn(self._take_up(key))
         return outcome
+
+    async def _take_up(self, key: str) -> None:
+        """Work an order that is ours, once the store answers."""
+        while self.lease_of(key) is not None:
+            try:
+                await self.find(key)
+            except STORE_ERRORS as error:
+                log.warning("order not loaded yet", key=key, error=str(error))
+                await asyncio.sleep(RELOAD_SECONDS)
+            else:
+                return
 
     async def find(self, key: str) -> OrderActor | None:
         """The order of a key, loaded when it ended long ago; None when it is unknown or not ours to change."""
