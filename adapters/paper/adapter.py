@@ -202,6 +202,8 @@ class PaperAdapter:
             raise Rejected(f"client order id {order.client_order_id!r} is too long")
         paper = matcher.place(order, self._now())
         self._tell(paper, paper.fills)
+        if paper.fills:
+            self._feed(order.symbol).print_taken(paper.fills)
         return paper.told(with_fills=True)
 
     # --- market data ------------------------------------------------------------------------------------------------

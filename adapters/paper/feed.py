@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from adapters.base import MarketSink
+from adapters.base import MarketSink, VenueFill
 from adapters.paper.matching import Change, Matcher
 from adapters.paper.source import MarketSource
 from schemas.market import OrderBook, PublicTrade
@@ -73,6 +73,7 @@ class Feed:
         changes = self.matcher.on_book(book, self._now())
         if changes:
             self._publish(changes)
+            self.print_taken(fill for _, fill in changes if fill is not None)
         if not self.has_book.is_set():
             self.has_book.set()
         for sink in self._sinks:
@@ -84,6 +85,21 @@ class Feed:
             self._publish(changes)
         for sink in self._sinks:
             sink.on_trades(self._venue, symbol, trades)
+        if changes:
+            self.print_taken(fill for _, fill in changes if fill is not None)
+
+    def print_taken(self, fills: Iterable[VenueFill]) -> None:
+        """Show on the tape what orders of ours took, as a venue does; as makers they stand in others' trades already."""
+        trades = [
+            PublicTrade(
+                trade_id=fill.trade_id, price=fill.price, quantity=fill.quantity, timestamp=fill.timestamp, side=fill.side
+            )
+            for fill in fills
+            if fill.maker is False
+        ]
+        if trades and self._up:
+            for sink in self._sinks:
+                sink.on_trades(self._venue, self.matcher.rules.symbol, trades)
 
     def on_market(self, venue: str, symbol: str, *, up: bool, reason: str | None) -> None:
         self._up = up

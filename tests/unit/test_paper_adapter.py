@@ -272,6 +272,21 @@ async def test_the_matcher_sees_the_market_before_whoever_else_listens() -> None
     assert market.closed
 
 
+async def test_what_orders_take_stands_on_the_tape_and_what_they_make_is_there_already() -> None:
+    market, told = Market(), Told()
+    venue = await started(market)
+    listening = asyncio.create_task(venue.run_market(SYMBOL, told))
+    await market.subscribed.wait()
+    await venue.place(new("taker", price="101"))
+    assert told.take()[-1] == "paper trades 1"
+    await venue.place(new("maker", price="99"))
+    told.take()
+    market.show("98x1", "99x1")
+    assert told.take() == ["paper book 98 99"]
+    await venue.close()
+    await asyncio.wait([listening])
+
+
 async def test_a_recording_that_ends_ends_what_listens_to_it() -> None:
     market = Market()
     venue = await started(market)
