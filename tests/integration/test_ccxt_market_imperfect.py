@@ -44,7 +44,7 @@ BOOK_SECONDS = 5.0
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(market_polled, "POLL_SECONDS", 0.1)
-    monkeypatch.setattr(market_data, "FIRST_BOOK_SECONDS", 0.4)
+    monkeypatch.setattr(market_data, "FIRST_BOOK_SECONDS", 0.25)
 
 
 class SpoiledScene(Scene):
@@ -73,7 +73,7 @@ async def spoiled() -> AsyncIterator[SpoiledScene]:
     await venue.start()
     proxy = SpoiledVenue(venue.url)
     await proxy.start()
-    adapter = CcxtAdapter(parse_endpoints(f"alpha=binance@{proxy.url}")[0], KEYS, request_timeout=1.5)
+    adapter = CcxtAdapter(parse_endpoints(f"alpha=binance@{proxy.url}")[0], KEYS, request_timeout=1.0)
     async with VenueControl(venue.url) as control:
         try:
             await adapter.start()
@@ -208,7 +208,7 @@ async def test_a_venue_with_one_socket_for_each_stream() -> None:
 async def test_a_stream_that_is_late_is_used_when_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(market_data, "FIRST_BOOK_SECONDS", 0.2)
     async with spoiled() as scene:
-        scene.proxy.late = 1.5
+        scene.proxy.late = 0.9
         async with with_a_book(scene) as sink:
             await until(lambda: len(sink.of("up")) == 2)
             assert sink.of("down") == ["the stream shows it"]
@@ -302,7 +302,7 @@ async def test_what_is_told_of_other_symbols_is_not_taken_for_ours() -> None:
 
 @pytest.mark.parametrize("handler", [absent, unsupported, hanging, answering([7])])
 async def test_books_are_asked_for_where_no_trades_can_be(handler: Handler, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(market_polled, "TRADES_AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr(market_polled, "TRADES_AGAIN_SECONDS", 0.2)
     async with spoiled() as scene:
         await scene.sockets(absent)
         scene.without_trades(handler)
@@ -327,7 +327,7 @@ async def test_one_list_of_trades_is_enough(gone: str) -> None:
 
 
 async def test_trades_that_cease_are_counted_anew_and_the_book_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(market_polled, "LONGEST_SILENCE", 1.5)
+    monkeypatch.setattr(market_polled, "LONGEST_SILENCE", 0.6)
     async with spoiled() as scene:
         await scene.sockets(absent)
         async with with_a_book(scene) as sink:
@@ -394,7 +394,6 @@ async def test_where_ccxt_is_refused_the_stream_of_trades_the_one_of_books_is_us
     venue = WithoutTrades()
     async with bybit(venue) as adapter, watching(adapter) as sink:
         await until(lambda: sink.of("book"))
-        await asyncio.sleep(1.0)
         await venue.book("delta", [["50000.1", "0"]], [])
         await until(lambda: sink.of("book")[-1].bid == Decimal(50000))
         assert (len(sink.of("up")), sink.of("trade")) == (1, [])
@@ -509,14 +508,15 @@ async def test_a_stream_is_enough_where_no_book_can_be_asked_for(handler: Handle
 
 
 async def test_an_unanswered_ping_does_not_end_a_stream_that_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adapters.ccxt_venue.exchange.KEEP_ALIVE_MS", 200)
+    monkeypatch.setattr("adapters.ccxt_venue.exchange.KEEP_ALIVE_MS", 100)
     async with spoiled() as scene:
         scene.proxy.autoping = False
         async with watching(scene.adapter) as sink:
-            for _ in range(15):
+            for _ in range(20):  # for twice as long as two pings may stay unanswered
                 await scene.control.trade("BTCUSDT", "BUY", "0.001")
-                await asyncio.sleep(0.1)
-            assert (len(sink.of("trade")), sink.of("down")) == (15, [])
+                await asyncio.sleep(0.03)
+            await until(lambda: len(sink.of("trade")) == 20)
+            assert sink.of("down") == []
 
 
 # --- candles, and the rate limit ------------------------------------------------------------------------------------
