@@ -34,7 +34,7 @@ from algorithms.tape import TapeMemory, accrue
 from algorithms.worked import Want, Work, Worked
 from schemas.market import ZERO
 from schemas.order import ChildOrder, OrderStatus, ParentOrder
-from schemas.terms import TimeInForce
+from schemas.terms import OrderType, TimeInForce
 
 ONE = Decimal(1)
 DAY = 86_400
@@ -276,8 +276,10 @@ class Scheduled(Worked[P, SchedulePlan]):
         planned = plan.shares[index] - (plan.shares[index - 1] if index else ZERO)
         settled = view.totals.claimed - sum((child.leaves for child in view.live), ZERO)
         taking = sum((child.leaves for child in view.live if child.tag == cross), ZERO)
-        behind = min((memory.done - planned) * view.order.quantity - settled - taking, view.free)
-        quantity = taking + max(behind, ZERO)
+        behind = max(min((memory.done - planned) * view.order.quantity - settled - taking, view.free), ZERO)
+        if view.free > behind > 0 and _too_small(view, view.free - behind):
+            behind = view.free
+        quantity = taking + behind
         return self.take(view, quantity, tag=cross, slippage_bps=plan.child_slippage_bps) if quantity > 0 else None
 
     def _resting(self, view: View, due: Decimal, touch: Decimal, tag: str, follow: int) -> Want:
@@ -315,6 +317,8 @@ def _due(
 def _merged(view: View, tag: str, due: Decimal, taken: Decimal = ZERO) -> Decimal:
     """What is due, with a remainder of the order that would be too small to be traded by itself."""
     rest = view.order.quantity - view.claimed_beside(tag) - taken
+    # Rounded down, what is due leaves a part of a lot more.
+    due = view.rules.round_quantity(due, OrderType.LIMIT) if due > 0 else due
     return rest if rest > due > 0 and _too_small(view, rest - due) else due
 
 
