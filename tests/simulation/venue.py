@@ -1,0 +1,370 @@
+"""A venue in the simulation: one truth about orders and fills, and faulty ways to it.
+
+`SimVenue` is the exchange: its matching, its record, its market. `SimAdapter` is one replica's way there: requests and answers
+are lost, late or refused, streams drop and repeat. A client order id is refused only while an order of that id is open, as at
+Binance: a second order under the id of a filled one would be taken, and the oracle would see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from adapters.base import (
+    AdapterHealth,
+    ApprovedOrder,
+    Balance,
+    DuplicateClientOrderId,
+    MarketSink,
+    OrderUnknown,
+    RateLimited,
+    Rejected,
+    Retryable,
+    Unavailable,
+    Unknown,
+    UpdateSink,
+    VenueFill,
+    VenueOrder,
+    VenueOrderStatus,
+)
+from adapters.paper.matching import Matcher
+from adapters.paper.orders import OrderRecords, PaperOrder
+from schemas.market import BookLevel, Candle, MarketRules, OrderBook, PublicTrade
+from schemas.terms import OrderType, Side
+from tests.simulation.loop import REPLICA
+
+SYMBOL = "BTC/USDT"
+RULES = MarketRules(
+    symbol=SYMBOL,
+    base="BTC",
+    quote="USDT",
+    tick=Decimal("0.01"),
+    lot=Decimal("0.001"),
+    market_lot=Decimal("0.001"),
+    min_quantity=Decimal("0.001"),
+    max_quantity=Decimal(1000),
+    min_notional=Decimal(10),
+    native=(OrderType.MARKET, OrderType.LIMIT, OrderType.STOP, OrderType.STOP_LIMIT),
+)
+
+
+@dataclass
+class Faults:
+    """How likely what is, per request; seconds for how long."""
+
+    lost_before: float = 0.0
+    lost_after: float = 0.0
+    slow: float = 0.0
+    slowest: float = 8.0
+    rejected: float = 0.0
+    busy: float = 0.0
+    rate_limited: float = 0.0
+    not_found: float = 0.0
+    """A lookup that does not see yet what is there."""
+    update_lost: float = 0.0
+    update_twice: float = 0.0
+    update_late: float = 0.0
+    book_gap: float = 0.0
+
+
+class SimVenue:
+    """The exchange itself: nothing here fails."""
+
+    def __init__(
+        self, name: str, seed: random.Random, now_ms: Callable[[], int], monotonic: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self.faults = Faults()
+        self.down_until = 0.0
+        self.orders: list[PaperOrder] = []
+        """Every order that was ever taken, in order."""
+        self.adapters: list[SimAdapter] = []
+        self._random = seed
+        self.now_ms = now_ms
+        self.monotonic = monotonic
+        self.records = OrderRecords(1_000_000)
+        self.matcher = Matcher(RULES, records=self.records, ids=itertools.count(1), id_prefix=f"{name}-")
+        self.mid = Decimal(100)
+        self._trades = itertools.count(1)
+
+    @property
+    def up(self) -> bool:
+        return self.monotonic() >= self.down_until
+
+    async def run(self) -> None:
+        """The market: a mid that wanders, books, and trades of others."""
+        draw = self._random
+        while True:
+            await asyncio.sleep(draw.uniform(0.05, 0.4))
+            self.mid = max(self.mid + Decimal(draw.randint(-6, 6)) / 100, Decimal(50))
+            now = self.now_ms()
+            book = self.book()
+            self.publish(self.matcher.on_book(book, now))
+            trades = []
+            if draw.random() < 0.7:
+                side = draw.choice((Side.BUY, Side.SELL))
+                price = book.asks[0].price if side is Side.BUY else book.bids[0].price
+                trades = [
+                    PublicTrade(
+                        trade_id=f"o{next(self._trades)}",
+                        price=price,
+                        quantity=Decimal(draw.randint(1, 4000)) / 1000,
+                        timestamp=now,
+                        side=side,
+                    )
+                ]
+                self.publish(self.matcher.on_trades(trades, now))
+            if self.up:
+                for adapter in list(self.adapters):
+                    adapter.market(book, trades)
+
+    def book(self) -> OrderBook:
+        draw, half = self._random, Decimal("0.02")
+        bids = tuple(
+            BookLevel(self.mid - half - Decimal(k) / 100, Decimal(draw.randint(100, 3000)) / 1000) for k in range(5)
+        )
+        asks = tuple(
+            BookLevel(self.mid + half + Decimal(k) / 100, Decimal(draw.randint(100, 3000)) / 1000) for k in range(5)
+        )
+        return OrderBook(symbol=SYMBOL, bids=bids, asks=asks, received_at=self.monotonic())
+
+    def place(self, order: ApprovedOrder) -> PaperOrder:
+        known = self.records.open.get((order.symbol, order.client_order_id))
+        if known is not None:
+            raise DuplicateClientOrderId("an order of this id is open")
+        paper = self.matcher.place(order, self.now_ms())
+        self.orders.append(paper)
+        self.publish([(paper, fill) for fill in paper.fills] or [(paper, None)])
+        return paper
+
+    def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder:
+        paper = self.records.find(symbol, client_order_id, venue_order_id)
+        if paper is None or paper.status is not VenueOrderStatus.OPEN:
+            raise OrderUnknown("not open")
+        self.matcher.cancel(paper, self.now_ms())
+        self.publish([(paper, None)])
+        return paper.told()
+
+    def publish(self, changes: Sequence[tuple[PaperOrder, VenueFill | None]]) -> None:
+        for paper, fill in changes:
+            told = paper.told()
+            for adapter in list(self.adapters):
+                adapter.update(told, fill)
+
+
+class SimAdapter:
+    """One replica's way to a venue."""
+
+    max_client_order_id = 36
+
+    def __init__(self, venue: SimVenue, replica: str, seed: random.Random, *, ttl_ms: int = 2000) -> None:
+        self.name = venue.name
+        self.health = AdapterHealth()
+        self.request_ttl_ms = ttl_ms
+        self._venue = venue
+        self._replica = replica
+        self._random = seed
+        self._sink: UpdateSink | None = None
+        self._markets: dict[str, MarketSink] = {}
+        self._stream_up = False
+
+    async def start(self) -> None:
+        self.health.ready = True
+        self._venue.adapters.append(self)
+
+    async def close(self) -> None:
+        self.health.ready = False
+        self.gone()
+
+    def gone(self) -> None:
+        """The replica is no more."""
+        if self in self._venue.adapters:
+            self._venue.adapters.remove(self)
+        self._sink = None
+        self._markets = {}
+
+    def rules(self, symbol: str) -> MarketRules | None:
+        return RULES if symbol == SYMBOL else None
+
+    def symbols(self) -> Sequence[str]:
+        return [SYMBOL]
+
+    async def refresh_rules(self) -> None:
+        pass
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
+        draw, venue, faults = self._random, self._venue, self._venue.faults
+        await asyncio.sleep(draw.uniform(0, 0.003))
+        if not venue.up:
+            raise Unavailable("the venue is down")
+        if before_send is not None:
+            before_send()
+        built = venue.now_ms()
+        roll = draw.random()
+        if roll < faults.lost_before:
+            await asyncio.sleep(draw.uniform(0.05, 2))
+            raise Unknown("no answer")
+        outcome: dict[str, Any] = {}
+        arrived = asyncio.get_running_loop().create_future()
+
+        def arrive() -> None:
+            """The request reaches the engine, whether or not anybody waits for it any more."""
+            try:
+                if venue.now_ms() - built > self.request_ttl_ms:
+                    raise Retryable("outside of its window")
+                if not venue.up:
+                    raise Retryable("maintenance")
+                if draw.random() < faults.rejected:
+                    raise Rejected("refused by the venue")
+                outcome["told"] = venue.place(order).told(with_fills=True)
+            except Exception as error:
+                outcome["error"] = error
+            if not arrived.done():
+                arrived.set_result(None)
+
+        self._outside(self._delay(), arrive)
+        if roll < faults.lost_before + faults.lost_after:
+            await asyncio.sleep(draw.uniform(0.05, 3))
+            raise Unknown("the answer was lost")
+        try:
+            async with asyncio.timeout(5):
+                await arrived
+        except TimeoutError:
+            raise Unknown("no answer in time") from None
+        await asyncio.sleep(draw.uniform(0.001, 0.02))
+        if "error" in outcome:
+            raise outcome["error"]
+        told: VenueOrder = outcome["told"]
+        return told
+
+    async def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
+        return await self._ask(lambda: self._venue.cancel(symbol, client_order_id, venue_order_id))
+
+    async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None = None) -> VenueOrder | None:
+        def look() -> VenueOrder | None:
+            if self._random.random() < self._venue.faults.not_found and self._venue.now_ms() % 3:
+                paper = self._venue.records.find(symbol, client_order_id, venue_order_id)
+                if paper is not None and self._venue.now_ms() - paper.timestamp < 500:
+                    return None  # reads lag writes for a moment
+            paper = self._venue.records.find(symbol, client_order_id, venue_order_id)
+            return paper.told() if paper is not None else None
+
+        return await self._ask(look)
+
+    async def open_orders(self, symbol: str | None = None) -> list[VenueOrder]:
+        return await self._ask(lambda: [paper.told() for paper in self._venue.records.open.values()])
+
+    async def fills(
+        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
+    ) -> list[VenueFill]:
+        return await self._ask(lambda: list(self._venue.records.fills(symbol, venue_order_id, since_ms)))
+
+    async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
+        return await self._ask(self._venue.book)
+
+    async def candles(self, symbol: str, *, seconds: int, since_ms: int, limit: int = 1000) -> list[Candle]:
+        return []
+
+    async def balances(self) -> list[Balance]:
+        return []
+
+    async def _ask(self, effect: Callable[[], Any]) -> Any:
+        draw, faults = self._random, self._venue.faults
+        await asyncio.sleep(self._delay())
+        if not self._venue.up:
+            raise Unavailable("the venue is down")
+        roll = draw.random()
+        if roll < faults.busy:
+            raise Retryable("busy")
+        if roll < faults.busy + faults.rate_limited:
+            raise RateLimited("too many requests", until=self._venue.now_ms() + 500)
+        if roll < faults.busy + faults.rate_limited + faults.lost_before:
+            raise Unknown("no answer")
+        answer = effect()
+        if draw.random() < faults.lost_after:
+            raise Unknown("the answer was lost")
+        await asyncio.sleep(draw.uniform(0.001, 0.02))
+        return answer
+
+    def _delay(self) -> float:
+        draw, faults = self._random, self._venue.faults
+        return draw.uniform(0.1, faults.slowest) if draw.random() < faults.slow else draw.uniform(0.001, 0.03)
+
+    def _outside(self, seconds: float, action: Callable[[], None]) -> None:
+        """What is on the wire is nobody's any more: it arrives although its sender died."""
+        token = REPLICA.set("")
+        try:
+            asyncio.get_running_loop().call_later(seconds, action)
+        finally:
+            REPLICA.reset(token)
+
+    def _inside(self, seconds: float, action: Callable[..., None], *args: Any) -> None:
+        """What comes to the replica is handled by it, if it still can."""
+        token = REPLICA.set(self._replica)
+        try:
+            asyncio.get_running_loop().call_later(seconds, action, *args)
+        finally:
+            REPLICA.reset(token)
+
+    # --- streams ------------------------------------------------------------------------------------------------------
+
+    async def run_stream(self, sink: UpdateSink) -> None:
+        self._sink = sink
+        while True:
+            while not self._venue.up:
+                await asyncio.sleep(0.5)
+            await asyncio.sleep(self._random.uniform(0.01, 0.2))
+            self._stream_up = self.health.stream_up = True
+            sink.on_stream(self.name, up=True, reason=None)
+            ends = self._venue.monotonic() + self._random.uniform(5, 60)
+            while self._venue.up and self._venue.monotonic() < ends:
+                await asyncio.sleep(0.5)
+            self._stream_up = self.health.stream_up = False
+            sink.on_stream(self.name, up=False, reason="dropped")
+            await asyncio.sleep(self._random.uniform(0.1, 2))
+
+    def update(self, told: VenueOrder, fill: VenueFill | None) -> None:
+        """Something happened to an order of the account."""
+        if self._sink is None or not self._stream_up or not self._venue.up:
+            return
+        draw, faults = self._random, self._venue.faults
+        if draw.random() < faults.update_lost:
+            return
+        for _ in range(2 if draw.random() < faults.update_twice else 1):
+            late = draw.random() < faults.update_late
+            self._inside(draw.uniform(0.5, 5) if late else draw.uniform(0.001, 0.02), self._tell, told, fill)
+
+    def _tell(self, told: VenueOrder, fill: VenueFill | None) -> None:
+        if self._sink is None:
+            return
+        if fill is not None:
+            self._sink.on_fill(self.name, fill)
+        self._sink.on_order(self.name, told)
+
+    async def run_market(self, symbol: str, sink: MarketSink) -> None:
+        await asyncio.sleep(self._random.uniform(0.01, 0.2))
+        sink.on_market(self.name, symbol, up=True, reason=None)
+        self._markets[symbol] = sink
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._markets.pop(symbol, None)
+
+    def market(self, book: OrderBook, trades: Sequence[PublicTrade]) -> None:
+        sink = self._markets.get(SYMBOL)
+        if sink is None:
+            return
+        if self._random.random() < self._venue.faults.book_gap:
+            self._inside(0.0, lambda: sink.on_market(self.name, SYMBOL, up=False, reason="gap"))
+            self._inside(self._random.uniform(0.5, 5), lambda: sink.on_market(self.name, SYMBOL, up=True, reason=None))
+            return
+        self._inside(0.005, sink.on_book, self.name, book)
+        if trades:
+            self._inside(0.005, sink.on_trades, self.name, SYMBOL, list(trades))

@@ -1,0 +1,335 @@
+"""One seeded run: signals, replicas, venues, store and bus on virtual time, and what befalls them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import structlog
+
+from execution.pubsub import OutgoingMessage
+from schemas import exact_json
+from tests.simulation import oracle
+from tests.simulation.bus import SimBus
+from tests.simulation.loop import SimLoop
+from tests.simulation.redis import Faults as StoreFaults
+from tests.simulation.redis import SimRedis, SimStore
+from tests.simulation.replica import SimReplica
+from tests.simulation.venue import SYMBOL, SimVenue
+
+EPOCH = 1_800_000_000.0
+LIFE = 60.0
+"""Virtual seconds in which signals come and things go wrong."""
+QUIET = 240.0
+"""Virtual seconds after that in which everything has to come to its end."""
+
+
+@dataclass
+class World:
+    """What a run consists of. Everything random comes from `seed`."""
+
+    seed: int
+    loop: SimLoop
+    redis: SimRedis
+    bus: SimBus
+    venues: dict[str, SimVenue]
+    store_faults: StoreFaults = field(default_factory=StoreFaults)
+    replicas: list[SimReplica] = field(default_factory=list)
+    signals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[str] = field(default_factory=list)
+    """What befell whom, for people."""
+    deaths: list[tuple[str, BaseException]] = field(default_factory=list)
+
+    def now_ms(self) -> int:
+        return int((EPOCH + self.loop.time()) * 1000)
+
+    def monotonic(self) -> float:
+        return self.loop.time()
+
+    async def connect(self, replica: str) -> SimStore:
+        """The store as a replica reaches it."""
+        return await SimStore.join(self.redis, seed=f"{self.seed}:{replica}", faults=self.store_faults)
+
+    def died(self, replica: SimReplica, error: BaseException) -> None:
+        self.deaths.append((replica.name, error))
+
+    def note(self, what: str) -> None:
+        self.history.append(f"{self.loop.time():8.3f} {what}")
+
+    # --- replicas -------------------------------------------------------------------------------------------------------
+
+    @property
+    def living(self) -> list[SimReplica]:
+        return [replica for replica in self.replicas if replica.alive]
+
+    def start_replica(self) -> SimReplica:
+        replica = SimReplica(self, f"r{len(self.replicas) + 1}")
+        self.replicas.append(replica)
+        self.note(f"{replica.name} starts")
+        replica.start()
+        return replica
+
+
+@contextmanager
+def virtual_clock(loop: SimLoop) -> Iterator[None]:
+    """The process's clocks are the loop's: whatever asks the time is told the virtual one."""
+    real = time.monotonic, time.time, time.time_ns
+    time.monotonic = loop.time  # type: ignore[assignment]
+    time.time = lambda: EPOCH + loop.time()
+    time.time_ns = lambda: int((EPOCH + loop.time()) * 1e9)
+    try:
+        yield
+    finally:
+        time.monotonic, time.time, time.time_ns = real
+
+
+def simulate(seed: int, *, calm: bool = False) -> oracle.Verdict:
+    """Run a seed to its end and judge it. The same seed gives the same run."""
+    structlog.configure(processors=[_silence])
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    random.seed(seed)  # what the service draws by itself (jitter) repeats too
+    loop = SimLoop()
+    with virtual_clock(loop):
+        try:
+            return loop.run_until_complete(_run(seed, loop, calm))
+        finally:
+            _bury(loop)
+
+
+def _silence(*_: Any) -> Any:
+    raise structlog.DropEvent
+
+
+def _bury(loop: SimLoop) -> None:
+    """Let what the dead left behind go in silence: nothing of them may run, so nothing of them can be cancelled."""
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            loop.close()
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
+
+
+async def _run(seed: int, loop: SimLoop, calm: bool) -> oracle.Verdict:
+    draw = random.Random(seed)
+    monotonic = loop.time
+
+    def now_ms() -> int:
+        return int((EPOCH + loop.time()) * 1000)
+
+    bus = SimBus(random.Random(f"{seed}:bus"), now_ms, monotonic)
+    venues = {
+        name: SimVenue(name, random.Random(f"{seed}:{name}"), now_ms, monotonic)
+        for name in ("alpha", "beta")[: draw.choice((1, 2))]
+    }
+    world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues)
+    markets = [asyncio.create_task(venue.run()) for venue in venues.values()]
+    if not calm:
+        _weather(world, draw)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        world.start_replica()
+    fates = asyncio.create_task(_fates(world, draw)) if not calm else None
+    await _trade(world, draw)
+    await asyncio.sleep(max(LIFE - loop.time(), 0))
+    if fates is not None:
+        fates.cancel()
+    _calm(world)
+    ends = loop.time() + QUIET
+    while loop.time() < ends:
+        await asyncio.sleep(2.0)
+        if not world.living:
+            world.start_replica()
+        if oracle.settled(world):
+            break
+    verdict = oracle.judge(world)
+    for replica in world.replicas:
+        replica.kill()
+    for market in markets:
+        market.cancel()
+    await asyncio.gather(*markets, return_exceptions=True)
+    return verdict
+
+
+# --- what is traded -----------------------------------------------------------------------------------------------------
+
+
+async def _trade(world: World, draw: random.Random) -> None:
+    """Publish signals and commands over the life of the run; some signals twice."""
+    await asyncio.sleep(draw.uniform(0.5, 3))
+    count = draw.randint(4, 14)
+    for number in range(count):
+        await asyncio.sleep(draw.expovariate(count / (LIFE * 0.7)))
+        signal = _signal(world, draw, number)
+        world.signals[signal["signal_id"]] = signal
+        await _publish(world, "signals", signal)
+        if draw.random() < 0.15:
+            await _publish(world, "signals", signal)
+        if draw.random() < 0.3:
+            await _publish(world, "control", _command(world, draw))
+    for signal_id in list(world.signals):
+        if draw.random() < 0.3:
+            await asyncio.sleep(draw.uniform(0, 2))
+            await _publish(world, "control", {"type": "order.cancel", "signal_id": signal_id, "reason": "enough"})
+
+
+async def _publish(world: World, topic: str, fields: dict[str, Any]) -> None:
+    """As a strategy publishes: again, until it is certain."""
+    while True:
+        try:
+            await world.bus.publish(topic, [OutgoingMessage(exact_json.encode(fields), {})])
+            return
+        except Exception:
+            await asyncio.sleep(0.5)
+
+
+def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
+    side = draw.choice(("buy", "sell"))
+    quantity = Decimal(draw.randint(200, 6000)) / 1000
+    signal: dict[str, Any] = {
+        "signal_id": f"s{number}",
+        "strategy_id": "simulation",
+        "exchange": draw.choice(sorted(world.venues)),
+        "symbol": SYMBOL,
+        "side": side,
+        "quantity": quantity,
+        "order_type": "market",
+        "expires_at": world.now_ms() + draw.randint(20_000, 80_000),
+    }
+    near = Decimal(100) + draw.randint(-100, 100) / Decimal(100)
+    seconds = draw.randint(5, 40)
+    kind = draw.choice(
+        ("market", "limit", "ioc", "twap", "twap", "vwap", "pov", "iceberg", "peg", "router", "bracket", "stop")
+    )
+    if kind in ("limit", "ioc", "iceberg"):
+        signal |= {"order_type": "limit", "price": near}
+    match kind:
+        case "ioc":
+            signal["time_in_force"] = "IOC"
+        case "twap" | "vwap":
+            style = draw.choice(("passive", "aggressive", "adaptive"))
+            signal |= {
+                "algorithm": kind,
+                "algorithm_params": {"duration_seconds": seconds, "slices": draw.randint(2, 8), "style": style},
+            }
+        case "pov":
+            signal |= {"algorithm": "pov", "algorithm_params": {"participation": "0.3", "interval_seconds": 2}}
+        case "iceberg":
+            signal |= {"algorithm": "iceberg", "algorithm_params": {"display_quantity": "0.5"}}
+        case "peg":
+            signal |= {"algorithm": "peg", "algorithm_params": {"duration_seconds": seconds, "at_end": "cross"}}
+        case "router":
+            signal |= {"algorithm": "smart_router", "exchange": "auto"}
+        case "bracket":
+            up, down = Decimal("101.5"), Decimal("98.5")
+            signal |= {"take_profit": up if side == "buy" else down, "stop_loss": down if side == "buy" else up}
+        case "stop":
+            beyond = Decimal("100.3") if side == "buy" else Decimal("99.7")
+            signal |= {"order_type": "stop", "stop_price": beyond}
+    return signal
+
+
+def _command(world: World, draw: random.Random) -> dict[str, Any]:
+    signal_id = draw.choice(sorted(world.signals))
+    kind = draw.choice(("order.cancel", "order.amend", "order.pause", "order.resume"))
+    command: dict[str, Any] = {"type": kind, "signal_id": signal_id, "command_id": f"c{draw.getrandbits(60):x}"}
+    if kind == "order.amend":
+        command["quantity"] = Decimal(draw.randint(200, 6000)) / 1000
+    return command
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------------
+
+
+def _weather(world: World, draw: random.Random) -> None:
+    """How unreliable everything is in this run: some runs are nearly calm, some are wild."""
+
+    def chance(most: float) -> float:
+        return draw.choice((0.0, 0.0, most / 4, most))
+
+    bus = world.bus.faults
+    bus.duplicate, bus.late, bus.lost_answer = chance(0.3), chance(0.3), chance(0.2)
+    for venue in world.venues.values():
+        faults = venue.faults
+        faults.lost_before, faults.lost_after = chance(0.15), chance(0.15)
+        faults.slow, faults.slowest = chance(0.1), draw.choice((1.0, 3.0, 8.0))
+        faults.rejected, faults.busy, faults.rate_limited = chance(0.05), chance(0.1), chance(0.05)
+        faults.not_found = chance(0.5)
+        faults.update_lost, faults.update_twice, faults.update_late = chance(0.3), chance(0.3), chance(0.3)
+        faults.book_gap = chance(0.02)
+    world.store_faults = StoreFaults(
+        request_lost=chance(0.01),
+        reply_lost=chance(0.01),
+        stalled=chance(0.004),
+        refused=chance(0.01),
+        message_lost=chance(0.1),
+    )
+
+
+async def _fates(world: World, draw: random.Random) -> None:
+    """What befalls replicas, store, bus and venues, one thing after another."""
+    while True:
+        await asyncio.sleep(draw.expovariate(1 / 7))
+        living = world.living
+        fate = draw.choice(("kill", "kill", "freeze", "restart", "store", "bus", "venue", "more"))
+        if fate == "kill" and living:
+            victim = draw.choice(living)
+            steps = draw.randint(0, 400)
+
+            def strike(victim: SimReplica = victim) -> None:
+                world.note(f"{victim.name} is killed")
+                victim.kill()
+
+            world.loop.after(victim.name, steps, strike)
+            world.loop.call_later(draw.uniform(1, 8), world.start_replica)
+        elif fate == "freeze" and living:
+            victim = draw.choice(living)
+            seconds = draw.uniform(1, 15)
+            world.note(f"{victim.name} freezes for {seconds:.1f} s")
+            world.loop.freeze(victim.name)
+            world.loop.call_later(seconds, world.loop.thaw, victim.name)
+        elif fate == "restart":
+            world.note("the store restarts")
+            world.redis.restart()
+        elif fate == "store":
+            seconds = draw.uniform(0.5, 10)
+            world.note(f"the store is away for {seconds:.1f} s")
+            world.redis.down(seconds)
+        elif fate == "bus":
+            world.bus.down_until = world.loop.time() + draw.uniform(0.5, 10)
+            world.note("Pub/Sub is away")
+        elif fate == "venue":
+            venue = draw.choice(sorted(world.venues))
+            world.venues[venue].down_until = world.loop.time() + draw.uniform(0.5, 10)
+            world.note(f"{venue} is away")
+        elif fate == "more" and len(living) < 3:
+            world.start_replica()
+
+
+def _calm(world: World) -> None:
+    """From here on everything works: what is owed has to be paid."""
+    world.note("calm")
+    world.bus.faults.__init__()  # type: ignore[misc]
+    world.bus.down_until = 0.0
+    world.store_faults = StoreFaults()
+    for replica in world.living:
+        if replica.store is not None:
+            replica.store.faults = world.store_faults
+    for venue in world.venues.values():
+        venue.faults.__init__()  # type: ignore[misc]
+        venue.down_until = 0.0
+    if not world.living:
+        world.start_replica()
