@@ -181,7 +181,7 @@ def _hincrby(keys: Keyspace, key: bytes, field: bytes, by: bytes) -> Reply:
     known = keys.find(key, Hash)
     before = None if known is None else known.get(field)
     try:
-        total = int(before or b"0") + amount
+        total = (0 if before is None else int(before)) + amount
     except ValueError:
         raise ReplyError("ERR hash value is not an integer") from None
     into = keys.own(key, Hash)

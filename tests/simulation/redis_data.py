@@ -186,9 +186,12 @@ def put_all(mapping: dict[Any, Any], entries: dict[Any, Any]) -> None:
 def integer(text: bytes) -> int:
     """An argument that must be an integer."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        raise ReplyError("ERR value is not an integer or out of range") from None
+        number = None
+    if number is None or b"%d" % number != text:  # Python also reads " 7", "+7" and "1_000"
+        raise ReplyError("ERR value is not an integer or out of range")
+    return number
 
 
 def syntax_error() -> ReplyError:

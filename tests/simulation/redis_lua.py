@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-import lupa.lua51 as lupa
+import lupa.lua51 as lupa  # type: ignore[import-untyped]
 
 from tests.simulation.redis_data import Reply, ReplyError, UnknownCommand
 

@@ -60,6 +60,9 @@ class SimStore(Store):
         store.wire = wire
         return store
 
+    async def __aenter__(self) -> SimStore:
+        return self
+
     @property
     def faults(self) -> Faults:
         """What may befall its calls from now on."""
