@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -139,7 +140,7 @@ class ShardLeases:
         if missing <= 0:
             return
         # Start at a place of our own, so that replicas starting together do not all ask for the same shards.
-        offset = hash(self._instance) % count
+        offset = zlib.crc32(self._instance.encode()) % count
         taken: list[int] = []
         for step in range(count):
             shard = (offset + step) % count

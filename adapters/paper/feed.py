@@ -92,7 +92,11 @@ class Feed:
         """Show on the tape what orders of ours took, as a venue does; as makers they stand in others' trades already."""
         trades = [
             PublicTrade(
-                trade_id=fill.trade_id, price=fill.price, quantity=fill.quantity, timestamp=fill.timestamp, side=fill.side
+                trade_id=fill.trade_id,
+                price=fill.price,
+                quantity=fill.quantity,
+                timestamp=fill.timestamp,
+                side=fill.side,
             )
             for fill in fills
             if fill.maker is False
