@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test lint format bench pictures lock schemas clean help
+.PHONY: run test lint format bench simulate pictures lock schemas clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ format: $(READY)  ## put the code into its format
 bench: $(READY)  ## speed of the whole service against a bare ccxt loop, cost of the algorithms against common bots
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python -m benchmarks.costs
+
+simulate: $(READY)  ## seeded runs of the whole service with faults on virtual time; SEEDS=1000 for more
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),300) $(ARGS)
 
 pictures: $(READY)  ## the pictures in docs/algorithms.md, from simulated runs
 	$(BIN)/python -m benchmarks.pictures docs/images

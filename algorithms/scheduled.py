@@ -230,7 +230,7 @@ class Scheduled(Worked[P, SchedulePlan]):
         begins, tag, makes = plan.starts[index], f"s{index}", view.order.post_only
         finish_at = _finish_at(plan)
         finishing = plan.at_end == "complete" and elapsed >= finish_at
-        due, waiting = _due(plan, view, memory, index, tag, finishing)
+        due, waiting = _due(plan, view, memory, index, (tag,), finishing)
         wakes = [finish_at]
         if waiting is not None or plan.max_participation is not None:
             wakes.append(elapsed + max(1_000, (ends - begins) // 10))
@@ -256,31 +256,18 @@ class Scheduled(Worked[P, SchedulePlan]):
             return kept, wakes, f"the market of {view.order.symbol} at {view.order.home} is not known"
         follow = min(max((ends - begins) // 5, FOLLOW_LEAST_MS), FOLLOW_MOST_MS)
         wakes += [child.created_at - started(view.order) + follow for child in view.live if child.tag[0] == "s"]
-        wants: list[Want] = []
-        if plan.style != "passive":
-            # Earlier slices keep their place in the queue.
-            earlier = [child for child in view.live if child.tag[0] == "s" and child.tag != tag][-MOST_RESTING + 1 :]
-            wants += [self._resting(view, child.leaves, touch, child.tag, follow) for child in earlier]
-            if not makes:
-                taken = self._take_behind(plan, view, memory, index)
-                wants += [taken] if taken is not None else []
-                due -= _new(view, taken)
-        due = _merged(view, tag, due, sum((_new(view, want) for want in wants if want.takes), ZERO))
-        if due > 0:
-            wants.append(self._resting(view, due, touch, tag, follow))
+        if plan.style == "passive":
+            due = _merged(view, tag, due)
+            return ((self._resting(view, due, touch, tag, follow),) if due > 0 else ()), wakes, waiting
+        # Earlier slices keep their place in the queue.
+        earlier = [child for child in view.live if child.tag[0] == "s" and child.tag != tag][-MOST_RESTING + 1 :]
+        wants = [self._resting(view, child.leaves, touch, child.tag, follow) for child in earlier]
+        taken, rested = _split(plan, view, memory, index)
+        if taken > 0:
+            wants.append(self.take(view, taken, tag=f"x{index}", slippage_bps=plan.child_slippage_bps))
+        if rested > 0:
+            wants.append(self._resting(view, rested, touch, tag, follow))
         return tuple(wants), wakes, waiting
-
-    def _take_behind(self, plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int) -> Want | None:
-        """What adaptive takes: what is behind by more than one slice. Only what fills is done: what rests may never fill."""
-        cross = f"x{index}"
-        planned = plan.shares[index] - (plan.shares[index - 1] if index else ZERO)
-        settled = view.totals.claimed - sum((child.leaves for child in view.live), ZERO)
-        taking = sum((child.leaves for child in view.live if child.tag == cross), ZERO)
-        behind = max(min((memory.done - planned) * view.order.quantity - settled - taking, view.free), ZERO)
-        if view.free > behind > 0 and _too_small(view, view.free - behind):
-            behind = view.free
-        quantity = taking + behind
-        return self.take(view, quantity, tag=cross, slippage_bps=plan.child_slippage_bps) if quantity > 0 else None
 
     def _resting(self, view: View, due: Decimal, touch: Decimal, tag: str, follow: int) -> Want:
         """Rest at the touch; an order already there follows it only now and then."""
@@ -291,10 +278,10 @@ class Scheduled(Worked[P, SchedulePlan]):
 
 
 def _due(
-    plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int, tag: str, finishing: bool
+    plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int, tags: tuple[str, ...], finishing: bool
 ) -> tuple[Decimal, str | None]:
-    """What the slice's own order should still be able to fill, and why that is nothing where a bound says so."""
-    quantity, beside = view.order.quantity, view.claimed_beside(tag)
+    """What the slice's own orders, of these tags, should still be able to fill; and why that is nothing where a bound says so."""
+    quantity, beside = view.order.quantity, _beside(view, tags)
     before = plan.shares[index - 1] if index else ZERO
     planned, done = plan.shares[index] - before, memory.done
     # The rest of the plan is kept in proportion when its beginning is not as planned.
@@ -305,28 +292,59 @@ def _due(
     if not finishing:
         most = max(plan.catch_up * planned * quantity, view.rules.min_quantity or view.rules.lot)
         due = min(due, most - _traded(view, index))
+    if plan.max_participation is None or due <= 0:
+        return due, None
+    room = _room(plan, view, memory, beside)
+    if room >= due:
+        return due, None
+    return room, f"more would be above {plan.max_participation * 100:f} % of the volume" if room <= 0 else None
+
+
+def _room(plan: SchedulePlan, view: View, memory: ScheduleMemory, beside: Decimal) -> Decimal:
+    """What may still be filled beside what is claimed, without being too large a part of the volume."""
     rate = plan.max_participation
-    if rate is None or due <= 0:
-        return due, None
-    allowed = rate * memory.tape.others / (1 - rate) - beside
-    if allowed >= due:
-        return due, None
-    return max(allowed, ZERO), f"more would be above {rate * 100:f} % of the volume" if allowed <= 0 else None
+    if rate is None:
+        return view.order.quantity
+    return max(rate * memory.tape.others / (1 - rate) - beside, ZERO)
 
 
-def _merged(view: View, tag: str, due: Decimal, taken: Decimal = ZERO) -> Decimal:
+def _split(plan: SchedulePlan, view: View, memory: ScheduleMemory, index: int) -> tuple[Decimal, Decimal]:
+    """What adaptive takes and what it rests. Whatever of it is at the venue already, the answer is the same.
+
+    It takes what is behind by more than one slice; only what fills is done, what rests may never fill.
+    """
+    tags = (f"s{index}", f"x{index}")
+    beside = _beside(view, tags)
+    whole = view.order.quantity - beside
+    due, _ = _due(plan, view, memory, index, tags, False)
+    planned = plan.shares[index] - (plan.shares[index - 1] if index else ZERO)
+    settled = view.totals.claimed - sum((child.leaves for child in view.live), ZERO)
+    behind = (memory.done - planned) * view.order.quantity - settled
+    taken = ZERO if view.order.post_only else min(behind, whole, _room(plan, view, memory, beside))
+    taken = view.rules.round_quantity(max(taken, ZERO), OrderType.LIMIT)
+    if _too_small(view, taken):
+        taken = ZERO
+    rested = view.rules.round_quantity(max(due - taken, ZERO), OrderType.LIMIT)
+    over = whole - taken - rested
+    if over > 0 and _too_small(view, over):
+        if rested:
+            rested += over
+        elif taken:
+            taken += over
+    return taken, rested
+
+
+def _beside(view: View, tags: tuple[str, ...]) -> Decimal:
+    """What is claimed, not counting what live children of some tags may still fill."""
+    return view.totals.claimed - sum((child.leaves for child in view.live if child.tag in tags), ZERO)
+
+
+def _merged(view: View, tag: str, due: Decimal) -> Decimal:
     """What is due, with a remainder of the order that would be too small to be traded by itself."""
-    rest = view.order.quantity - view.claimed_beside(tag) - taken
+    rest = view.order.quantity - view.claimed_beside(tag)
     # Rounded down, what is due leaves a part of a lot more.
     due = view.rules.round_quantity(due, OrderType.LIMIT) if due > 0 else due
     return rest if rest > due > 0 and _too_small(view, rest - due) else due
-
-
-def _new(view: View, want: Want | None) -> Decimal:
-    """What of a want is not claimed by a child yet."""
-    if want is None:
-        return ZERO
-    return want.quantity - sum((child.leaves for child in view.live if child.tag == want.tag), ZERO)
 
 
 def _worth_resting(view: View) -> bool:

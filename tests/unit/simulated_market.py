@@ -143,9 +143,8 @@ class SimulatedMarket(Story):
             self.memory = decision.memory
             state.remember(as_record(decision.memory), self.now)
         if decision.trigger is not None:
-            mid = self.markets[state.parent.home].mid
-            if decision.trigger.fired_at is not None and mid is not None:
-                state.arrived(mid, self.now)
+            if decision.arrival is not None:
+                state.arrived(decision.arrival, self.now)
             state.triggered(decision.trigger, self.now)
         for cancel in decision.cancel:
             child = state.child(cancel.child_id)
@@ -163,6 +162,8 @@ class SimulatedMarket(Story):
             state.finish(decision.done, self.now, breach_bps=decision.breach_bps)
         elif not state.parent.status.terminal:
             state.wait(decision.waiting, decision.breach_bps, self.now)
+        if decision.stop_fired:
+            state.stop_fired(self.now)
         if decision.protection_ended is not None:
             assert not state.exits.live, "unprotected with a live exit"
             state.unprotected(decision.protection_ended, self.now)
