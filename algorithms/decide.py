@@ -82,10 +82,12 @@ def _protected(view: View, entry: Decision) -> Decision:
 
 
 def _closing(view: View) -> View:
-    """While a bracket's exits close the position, the entry does not go on opening it."""
+    """While a bracket's exits close the position, or begin to now, the entry does not go on opening it."""
     order = view.order
-    closes = order.stop_fired or (view.exit_totals is not None and view.exit_totals.filled > 0)
-    if not closes or order.cancel_requested:
+    if not order.has_bracket or not view.totals.filled or order.cancel_requested:
+        return view
+    closed = view.exit_totals is not None and view.exit_totals.filled > 0
+    if not (closed or order.stop_fired or bracket.protect(view).stop_fired):
         return view
     ending = copy.copy(order)
     ending.cancel_requested, ending.cancel_reason = True, "the exits of its bracket have begun to close it"
