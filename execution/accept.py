@@ -23,7 +23,7 @@ from execution.pubsub import IncomingMessage
 from execution.runner import Runner
 from schemas import exact_json
 from schemas.event import EventType, OrderEvent
-from schemas.order import ZERO, OrderStatus
+from schemas.order import ZERO, OrderStatus, ParentOrder
 from schemas.signal import InvalidSignal, parse, unwrap
 from schemas.terms import Side
 
@@ -43,7 +43,9 @@ class Acceptor:
         *,
         instance: str,
         wake_outbox: Callable[[int], None],
+        halted: Callable[[ParentOrder], str | None] = lambda _order: None,
     ) -> None:
+        """`halted` says why a strategy's signals are refused now; None: they are not."""
         self._runner = runner
         self._ledger = ledger
         self._planner = planner
@@ -51,6 +53,7 @@ class Acceptor:
         self._dead_letter = dead_letter
         self._instance = instance
         self._wake_outbox = wake_outbox
+        self._halted = halted
 
     async def take(self, message: IncomingMessage) -> None:
         """Make what a message says durable: an order, a rejection, or a dead letter.
@@ -85,6 +88,9 @@ class Acceptor:
         try:
             signal, ignored = parse(fields)
             parent, rules = await self._planner.plan(signal, key, ignored, published_ms)
+            halted = self._halted(parent)
+            if halted is not None:
+                raise InvalidSignal("strategy_id", halted)
             if signal.order_id is not None:
                 await self._claim(signal.order_id, key)
         except InvalidSignal as refusal:

@@ -14,6 +14,7 @@ import structlog
 
 from algorithms import ALGORITHMS
 from execution.accept import rejection
+from execution.dead_man import SHORTEST, DeadMan
 from execution.history import Histories
 from execution.intake import DeadLetter
 from execution.ledger import Fenced, Ledger, keys
@@ -22,7 +23,17 @@ from execution.order_actor import Booking, OrderActor
 from execution.pubsub import IncomingMessage
 from execution.runner import Runner
 from schemas import exact_json
-from schemas.command import AmendOrder, CancelOrder, InvalidCommand, OrderCommand, PauseOrder, ResumeOrder, parse
+from schemas.command import (
+    AmendOrder,
+    CancelOrder,
+    Heartbeat,
+    InvalidCommand,
+    OrderCommand,
+    PauseOrder,
+    Resume,
+    ResumeOrder,
+    parse,
+)
 from schemas.market import Candle
 
 log = structlog.get_logger(__name__)
@@ -41,6 +52,7 @@ class Commands:
         *,
         instance: str,
         wake_outbox: Callable[[int], None],
+        dead_man: DeadMan | None = None,
     ) -> None:
         self._runner = runner
         self._ledger = ledger
@@ -49,6 +61,7 @@ class Commands:
         self._instance = instance
         self._wake_outbox = wake_outbox
         self._histories = histories
+        self._dead_man = dead_man
 
     async def read_inbox(self, shard: int) -> None:
         """Carry out what other replicas left for the owner of a shard."""
@@ -86,10 +99,31 @@ class Commands:
             command = parse(fields)
         except InvalidCommand as refusal:
             return await self._refuse(fields, command_id, refusal.field, refusal.reason)
+        if isinstance(command, Heartbeat) and self._dead_man is not None:
+            return await self._beat(self._dead_man, command, fields, command_id)
+        if isinstance(command, Resume) and self._dead_man is not None:
+            return await self._resume(self._dead_man, command, fields, command_id)
         if not isinstance(command, OrderCommand):
             reason = f"{command.type} is not carried out by this version of the service"
             return await self._refuse(fields, command_id, "type", reason)
         return await self._carry_out(command, command_id)
+
+    async def _beat(self, dead_man: DeadMan, command: Heartbeat, fields: Mapping[str, Any], command_id: str) -> None:
+        self._metrics.command(command.type)
+        timeout = float(command.timeout_seconds) if command.timeout_seconds is not None else None
+        if timeout is not None and timeout < SHORTEST:
+            return await self._refuse(fields, command_id, "timeout_seconds", f"must be at least {SHORTEST:g}")
+        return await dead_man.beat(command.strategy_id, command.source, timeout)
+
+    async def _resume(self, dead_man: DeadMan, command: Resume, fields: Mapping[str, Any], command_id: str) -> None:
+        self._metrics.command(command.type)
+        if command.scope not in ("all", "strategy"):
+            return await self._refuse(fields, command_id, "scope", f"nothing is halted by {command.scope}")
+        strategy_id = command.value if command.scope == "strategy" else None
+        if not await dead_man.resume(strategy_id, command.reason, command_id):
+            what = f"strategy {strategy_id} is not halted" if strategy_id is not None else "nothing is halted"
+            return await self._refuse(fields, command_id, "value" if strategy_id is not None else "scope", what)
+        return None
 
     async def _carry_out(self, command: OrderCommand, command_id: str) -> None:
         self._metrics.command(command.type)

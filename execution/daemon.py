@@ -32,6 +32,7 @@ from execution.component_health import (
 )
 from execution.costs import Costs
 from execution.dead_letters import DeadLetters
+from execution.dead_man import DeadMan
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.health import ComponentHealth, HealthReport
 from execution.history import Histories
@@ -40,6 +41,8 @@ from execution.intake import Intake
 from execution.leases import ShardLeases
 from execution.ledger import Lease, Ledger, keys
 from execution.ledger.outbox import OutboxStore
+from execution.ledger.pulses import WAKE as WAKE_PULSES
+from execution.ledger.pulses import PulseStore
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.outbox import Outbox
@@ -72,6 +75,8 @@ log = structlog.get_logger(__name__)
 DAY = 86400
 PATIENCE = 1.0
 """Seconds after a signal to stop in which the same signal again, as a process group may get it, changes nothing."""
+MOST_COMMANDS = 100
+"""Commands held unacknowledged at a time."""
 ACK_SECONDS = 10
 """How long Pub/Sub waits for us before it gives a message to another replica: what a replica that died held comes back then."""
 LOOP_SECONDS = 10.0
@@ -292,6 +297,16 @@ class Daemon:
         self._costs = costs = Costs(market, self._save_report if settings.cost_reports else None)
         spending = Spending(self._adapters)
         self._watch("balances", spending.run())
+        self._dead_man = dead_man = DeadMan(
+            PulseStore(store),
+            ledger,
+            metrics,
+            instance=instance,
+            default_timeout=settings.dead_man_timeout,
+            orders=lambda: self._runner.actors(),
+            stream=self._control_stream,
+            wake_outbox=outbox.wake,
+        )
         self._runner = runner = Runner(
             ledger,
             self._adapters,
@@ -302,7 +317,9 @@ class Daemon:
             market=market,
             costs=costs,
             available=spending.available,
+            halted=dead_man.halted,
         )
+        await dead_man.look()  # before anything is accepted or taken over: what tripped stays tripped
         runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
         dead_letter = DeadLetters(publisher, topic_name(project, settings.dead_letter_topic))
         histories = Histories(self._adapters)
@@ -315,9 +332,25 @@ class Daemon:
             bracket_distance_bps=settings.bracket_distance_bps,
             bracket_policy=settings.bracket_policy,
         )
-        acceptor = Acceptor(runner, ledger, planner, metrics, dead_letter, instance=instance, wake_outbox=outbox.wake)
+        acceptor = Acceptor(
+            runner,
+            ledger,
+            planner,
+            metrics,
+            dead_letter,
+            instance=instance,
+            wake_outbox=outbox.wake,
+            halted=dead_man.halted,
+        )
         self._commands = Commands(
-            runner, ledger, metrics, dead_letter, histories, instance=instance, wake_outbox=outbox.wake
+            runner,
+            ledger,
+            metrics,
+            dead_letter,
+            histories,
+            instance=instance,
+            wake_outbox=outbox.wake,
+            dead_man=dead_man,
         )
         self._reconciler = Reconciler(
             runner,
@@ -346,11 +379,12 @@ class Daemon:
             self._watch(f"stream of {name}", self._stream(adapter))
             self._watch(f"reconciliation of {name}", self._reconciler.run(name))
         self._watch("leases", self._leases.run())
+        self._watch("dead man's switch", dead_man.run())
         self._watch("pulse", self._pulse())
         self._signals = Intake("signals", acceptor.take, dead_letter, metrics, room=runner.room)
         self._control = Intake("commands", self._commands.take, dead_letter, metrics)
         self._subscribe(settings.signals_subscription, self._signals.handle, settings.max_outstanding)
-        self._subscribe(settings.control_subscription, self._control.handle, 100)
+        self._subscribe(settings.control_subscription, self._control.handle, MOST_COMMANDS)
 
     def _subscribe(self, setting: str, handler: Any, most: int) -> None:
         assert self._channel is not None
@@ -421,7 +455,15 @@ class Daemon:
         for shard in shards:
             self._outbox.disown(shard)
 
+    def _control_stream(self) -> int | None:
+        """Which stream brings commands, by number; None while none does, or while more of them wait than are taken."""
+        control = self._subscribers.get(self.settings.control_subscription)
+        if control is None or not control.status.connected or control.outstanding >= MOST_COMMANDS:
+            return None
+        return control.status.streams_opened
+
     def _store_reconnected(self, run_id_changed: bool) -> None:
+        self._dead_man.doubt()
         if run_id_changed:
             # Another server answers: what it acknowledged before may be lost, and the venues know best.
             log.error("the state store was replaced or restarted; venues are reconciled")
@@ -433,6 +475,9 @@ class Daemon:
         text = payload.decode() if isinstance(payload, bytes) else payload
         if text == "release":
             self._leases.wake()
+            return
+        if text == WAKE_PULSES:
+            self._dead_man.wake()
             return
         tag, _, kind = text.partition("}:")
         shard = int(tag.removeprefix("{s")) if tag.startswith("{s") and tag[2:].isdigit() else None

@@ -148,6 +148,9 @@ class Metrics:
     def _order_metrics(self) -> None:
         self._live = self._gauge("live_orders", "Orders working on this replica")
         self._waiting = self._gauge("sends_waiting", "Child orders waiting to be sent")
+        self._pulses_armed = self._gauge("pulses_armed", "Pulses that the dead man's switch watches")
+        self._pulses_tripped = self._gauge("pulses_tripped", "Pulses that tripped it, until a person resumes")
+        self._trips = self._counter("deadman_trips", "Times that this replica tripped the dead man's switch")
         self._ended = self._counter("orders_ended", "Orders that ended, by their last status", "status")
         self._arrival_to_wire = self._histogram(
             "arrival_to_wire_seconds", "From the arrival of a signal to its first request", "venue"
@@ -175,6 +178,13 @@ class Metrics:
 
     def sends_waiting(self, number: int) -> None:
         self._waiting.set(number)
+
+    def pulses(self, armed: int, tripped: int) -> None:
+        self._pulses_armed.set(armed)
+        self._pulses_tripped.set(tripped)
+
+    def deadman_tripped(self) -> None:
+        self._trips.inc()
 
     def order_ended(self, status: OrderStatus) -> None:
         self._ended(status.value).inc()

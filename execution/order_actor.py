@@ -7,6 +7,7 @@ algorithm, commits, and only then acts. Requests run beside it and post their ou
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from adapters.base import Adapter
-from algorithms.base import Algorithm, Decision, Done, Market, Nothing, Refusal, View, When
+from algorithms.base import Algorithm, Cancel, Decision, Done, Market, Nothing, Refusal, View, When
 from algorithms.decide import decide, reduced, without
 from execution import failpoints
 from execution.costs import Costs
@@ -29,7 +30,7 @@ from execution.metrics import Metrics
 from execution.order_state import OrderState
 from execution.venue_requests import NO_EXPIRY_MS, Requests
 from schemas.market import Candle, MarketRules
-from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Tape
+from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Role, Tape
 from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
@@ -55,6 +56,8 @@ class Desk:
     adapters: Mapping[str, Adapter]
     market: MarketData
     costs: Costs
+    halted: Callable[[ParentOrder], str | None]
+    """Why an order may send no entries now, whatever its algorithm wants; None: it may."""
     available: Callable[[str, ParentOrder], Decimal | None]
     """What the account at a venue has to spend on an order's side; None: not known."""
     max_retries: int
@@ -173,6 +176,11 @@ class OrderActor:
         self._mailbox.append((booking, done))
         self._start()
         await done
+
+    @property
+    def halted(self) -> str | None:
+        """Why no entries may be sent now; None: they may."""
+        return self.desk.halted(self.state.parent)
 
     def leaving(self, child: ChildOrder, now: int) -> None:
         """A request to place leaves; the first one ends the way of the signal."""
@@ -298,7 +306,7 @@ class OrderActor:
     def _view(self, now: int) -> View:
         state, parent = self.state, self.state.parent
         return View(
-            order=parent,
+            order=parent if parent.paused or self.halted is None else _standing_still(parent),
             children=state.entries.children,
             live=state.entries.live,
             totals=state.totals,
@@ -312,7 +320,9 @@ class OrderActor:
 
     def _carry(self, decision: Decision, now: int) -> None:
         """Book a decision; cancels leave at once, since they can only reduce what may fill."""
-        state = self.state
+        state, halted = self.state, self.halted
+        if halted is not None:
+            decision = _told_why(decision, halted)
         if decision.memory is not None and decision.memory != self._memory:
             self._memory = decision.memory
             state.remember(as_record(decision.memory), now)
@@ -495,6 +505,23 @@ def parsed(algorithm: Algorithm[Any, Any], given: Mapping[str, Any]) -> Any:
         detail = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(["algorithm_params", *(str(part) for part in detail["loc"])])
         raise Refusal(where, str(detail["msg"]).removeprefix("Value error, ")) from None
+
+
+def _standing_still(parent: ParentOrder) -> ParentOrder:
+    """An order as its algorithm sees it while it is halted: as a paused one."""
+    still = copy.copy(parent)
+    still.paused = True
+    return still
+
+
+def _told_why(decision: Decision, halted: str) -> Decision:
+    """A halted order's decision, without entries and with the reason for what it takes off."""
+    return msgspec.structs.replace(
+        decision,
+        place=tuple(place for place in decision.place if place.role is Role.EXIT),
+        cancel=tuple(Cancel(one.child_id, halted) if one.reason == "paused" else one for one in decision.cancel),
+        waiting=halted,
+    )
 
 
 def as_record(value: msgspec.Struct) -> dict[str, Any]:

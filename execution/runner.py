@@ -59,6 +59,7 @@ class Runner:
         market: MarketData,
         costs: Costs,
         available: Callable[[str, ParentOrder], Decimal | None] = lambda _venue, _order: None,
+        halted: Callable[[ParentOrder], str | None] = lambda _order: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,6 +92,7 @@ class Runner:
             market=market,
             costs=costs,
             available=available,
+            halted=halted,
             max_retries=max_retries,
             now=now,
             monotonic=monotonic,

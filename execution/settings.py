@@ -198,6 +198,10 @@ class Settings(BaseSettings):
         default="adjust",
         description="What happens to a take_profit or stop_loss that is too close: adjust moves it, reject refuses the signal.",
     )
+    dead_man_timeout: Seconds = Field(
+        default=30.0,
+        description="Seconds of silence after which a pulse trips the dead man's switch, for heartbeats that name no timeout.",
+    )
     paper_latency_ms: Annotated[float, Field(ge=0), Must("milliseconds, 0 or above")] = Field(
         default=50.0, description="Milliseconds from a paper venue's request to its answer (`@paper`)."
     )

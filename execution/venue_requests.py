@@ -193,6 +193,9 @@ class Requests:
             return parent.cancel_reason or child.reason or "canceled before it was sent"
         if parent.paused:
             return "paused before it was sent"
+        halted = self._actor.halted
+        if halted is not None:
+            return halted
         if parent.expires_at is not None and self._actor.desk.now() >= parent.expires_at:
             return "its time ran out before it was sent"
         if child.amendment < parent.amendments:

@@ -72,16 +72,34 @@ class Halt(_Command):
 
 
 class Resume(_Command):
+    """End a halt, also one of the dead man's switch: of a strategy, or every one."""
+
     type: Literal["resume"]
     scope: Annotated[Literal["all", "venue", "strategy", "symbol"], BeforeValidator(_lower)] = "all"
     value: Name | None = None
 
+    @model_validator(mode="after")
+    def _scope_has_value(self) -> Resume:
+        if self.scope != "all" and self.value is None:
+            raise _field_error("value", f"is required with scope {self.scope}")
+        return self
+
 
 class Heartbeat(_Command):
+    """A strategy, or a source that stands for all orders, is alive. The first one arms the dead man's switch on it."""
+
     type: Literal["heartbeat"]
     strategy_id: Name | None = None
-    source: Name | None = None
-    timeout_seconds: Positive | None = None
+    source: Name | None = Field(default=None, description="Without `strategy_id`: who beats for all orders.")
+    timeout_seconds: Positive | None = Field(
+        default=None, description="Silence after which the switch trips, at least 1. Default: DEAD_MAN_TIMEOUT."
+    )
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> Heartbeat:
+        if self.strategy_id is None and self.source is None:
+            raise _field_error("strategy_id", "is required, or source")
+        return self
 
 
 class Notice(_Command):

@@ -1,0 +1,249 @@
+"""The dead man's switch on the pulses of strategies and other sources.
+
+The first beat arms a pulse. When one that live orders depend on has been silent for its timeout, it trips once for all replicas:
+nothing new is sent for it, entries are taken off, exits stay, `deadman.tripped` is told. A person's `resume` ends it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from execution.ledger import Ledger, order_key
+from execution.ledger.pulses import PulseStore, Trip, pulse_name
+from execution.metrics import Metrics
+from execution.order_actor import OrderActor
+from execution.pulses import Pulse, Pulses
+from execution.store import STORE_ERRORS
+from schemas.event import EventType, OrderEvent
+from schemas.order import ZERO, OrderStatus, ParentOrder
+
+log = structlog.get_logger(__name__)
+
+LOOKS = 0.5
+"""Seconds between two looks."""
+GAP = 4 * LOOKS
+"""A look that comes, or an answer that takes, so much later than it should is a stall of ours."""
+SHORTEST = 1.0
+"""Seconds; shorter timeouts cannot be kept apart from delays on the way."""
+
+
+class DeadMan:
+    """Watches the pulses; one per replica."""
+
+    def __init__(
+        self,
+        store: PulseStore,
+        ledger: Ledger,
+        metrics: Metrics,
+        *,
+        instance: str,
+        default_timeout: float,
+        orders: Callable[[], Iterable[OrderActor]],
+        stream: Callable[[], int | None],
+        wake_outbox: Callable[[int], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`default_timeout` in seconds, for beats that name none. `orders`: the live ones of this replica. `stream`: which stream
+        brings beats now, by number; None while none stands."""
+        self._store = store
+        self._ledger = ledger
+        self._metrics = metrics
+        self._instance = instance
+        self._default_timeout = default_timeout
+        self._orders = orders
+        self._stream = stream
+        self._wake_outbox = wake_outbox
+        self._monotonic = monotonic
+        self._pulses = Pulses()
+        self._nudge = asyncio.Event()
+        self._looked_at: float | None = None
+        self._last_stream: int | None = None
+        self._doubted = True
+        """Whether beats may have passed us by since the last look."""
+
+    # --- what others ask ----------------------------------------------------------------------------------------------
+
+    def halted(self, order: ParentOrder) -> str | None:
+        """Why an order may send no entries; None: it may. What only protects a position is never halted."""
+        if not self._pulses.tripped or (order.reduce_only and order.order_type.has_trigger):
+            return None
+        return self._pulses.halted(order.strategy_id)
+
+    # --- commands -----------------------------------------------------------------------------------------------------
+
+    async def beat(self, strategy_id: str | None, source: str | None, timeout: float | None) -> None:
+        """A beat came; `timeout` in seconds.
+
+        Raises:
+            StoreUnavailable, StoreRefused: it is not counted; offer it again.
+        """
+        name = pulse_name(strategy_id, source)
+        seconds = timeout if timeout is not None else self._default_timeout
+        count = await self._store.beat(name, int(seconds * 1000))
+        if count == 1:
+            log.info("dead man's switch armed", pulse=name, timeout=seconds)
+
+    async def resume(self, strategy_id: str | None, reason: str | None, command_id: str) -> bool:
+        """End the halt of a strategy, or with None every halt; returns whether there was any.
+
+        Raises:
+            StoreUnavailable, StoreRefused: it is not certain; offer it again.
+        """
+        key = order_key(f"resume\0{command_id}")
+        shard = self._ledger.shard_of(key)
+        if await self._ledger.command_seen(shard, command_id):
+            return True
+        stored = await self._store.all()
+        wanted = [pulse_name(strategy_id, None)] if strategy_id is not None else sorted(stored)
+        ended = [name for name in wanted if name in stored and stored[name].trip is not None]
+        for name in ended:
+            event = self._event(EventType.RESUMED, name, f"{command_id}\0{name}", reason or "resumed on request", {})
+            await self._note(event, f"{command_id}:{name}")  # first: repeated, it is told once; after, it could be lost
+            await self._store.resume(name)
+            log.warning("dead man's switch resumed", pulse=name, reason=reason)
+        if ended:
+            await self._ledger.remember_command(shard, command_id)
+            await self.look()
+        return bool(ended)
+
+    # --- the watch ------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look now: a pulse tripped or was resumed elsewhere."""
+        self._nudge.set()
+
+    def doubt(self) -> None:
+        """Beats may have passed us by: every clock starts again."""
+        self._doubted = True
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except STORE_ERRORS as error:
+                self.doubt()
+                log.warning("pulses not read: the store does not answer", error=str(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudge.wait(), LOOKS)
+            self._nudge.clear()
+
+    async def look(self) -> None:
+        """Take in what the store has, trip what is overdue, and tell what was not told.
+
+        Raises:
+            StoreUnavailable, StoreRefused
+        """
+        before = self._monotonic()
+        if self._looked_at is None or before - self._looked_at > GAP:
+            self._doubted = True
+        self._looked_at = before
+        stored = await self._store.all()
+        now = self._monotonic()
+        stream = self._stream()
+        doubted = self._doubted or now - before > GAP or stream is None or stream != self._last_stream
+        self._doubted, self._last_stream = False, stream
+        changed, lost = self._pulses.heard(stored, now)
+        if doubted:
+            self._pulses.restart(now)
+        for pulse in lost:
+            assert pulse.trip is not None
+            log.error("the store had lost a trip of the dead man's switch; it stands", pulse=pulse.name)
+            await self._store.restore(pulse.name, pulse.generation, pulse.trip)
+        self._apply(changed)
+        if await self._trip_overdue(now):
+            again, _ = self._pulses.heard(await self._store.all(), self._monotonic())
+            self._apply(again)
+        for pulse in list(self._pulses.tripped):
+            if not pulse.told:
+                await self._tell(pulse)
+        self._metrics.pulses(self._pulses.armed, len(self._pulses.tripped))
+
+    async def _trip_overdue(self, now: float) -> bool:
+        overdue = self._pulses.overdue(now)
+        if not overdue:
+            return False
+        strategies = {
+            actor.state.parent.strategy_id
+            for actor in self._orders()
+            if not actor.state.parent.status.terminal and not actor.closing
+        }
+        tripped = False
+        for pulse in overdue:
+            depends = pulse.strategy_id in strategies if pulse.strategy_id is not None else bool(strategies)
+            if not self._pulses.trips(pulse, depends, now):
+                continue
+            silent = now - pulse.counted_from
+            trip = Trip(
+                at=time.time_ns() // 1_000_000,
+                by=self._instance,
+                silent_ms=int(silent * 1000),
+                timeout_ms=int(pulse.timeout * 1000),
+            )
+            if await self._store.trip(pulse.name, pulse.beats, trip):
+                self._metrics.deadman_tripped()
+                log.critical("dead man's switch tripped", pulse=pulse.name, silent=round(silent, 1))
+            tripped = True
+        for pulse in self._pulses.forgotten(now):
+            if pulse.idle:
+                await self._store.prune(pulse.name, pulse.beats)
+        return tripped
+
+    def _apply(self, changed: list[Pulse]) -> None:
+        """Have the orders concerned decide again."""
+        for pulse in changed:
+            for actor in self._orders():
+                if pulse.strategy_id is None or actor.state.parent.strategy_id == pulse.strategy_id:
+                    actor.post(None)
+
+    # --- events -----------------------------------------------------------------------------------------------------------
+
+    async def _tell(self, pulse: Pulse) -> None:
+        """Leave the event of a trip in an outbox, once for all replicas; one that died on the way is stood in for."""
+        trip = pulse.trip
+        assert trip is not None
+        once = f"{pulse.name}\0{pulse.generation}\0{trip.at}"
+        figures = {"silent_seconds": trip.silent_ms / 1000, "timeout_seconds": trip.timeout_ms / 1000}
+        event = self._event(EventType.DEADMAN_TRIPPED, pulse.name, once, pulse.why(), figures)
+        await self._note(event, f"deadman:{pulse.name}:{pulse.generation}:{trip.at}")
+        await self._store.told(pulse.name, pulse.generation)
+        pulse.told = True
+
+    def _event(
+        self, kind: EventType, name: str, once: str, reason: str, figures: dict[str, float]
+    ) -> tuple[str, OrderEvent]:
+        """An event about no order, with the key of the shard that publishes it. `once` makes its id."""
+        scope, _, who = name.partition(":")
+        key = order_key(f"{kind}\0{once}")
+        return key, OrderEvent(
+            order_id="",
+            signal_id="",
+            status=OrderStatus.CANCELED if kind is EventType.DEADMAN_TRIPPED else OrderStatus.WORKING,
+            filled_quantity=ZERO,
+            average_price=None,
+            commission=ZERO,
+            timestamp=time.time_ns() // 1_000_000,
+            event_id=f"evt_{key}_0",
+            event_type=kind,
+            sequence=0,
+            strategy_id=who if scope == "strategy" else None,
+            exchange=None,
+            symbol=None,
+            side=None,
+            quantity=None,
+            remaining_quantity=None,
+            commissions={},
+            instance_id=self._instance,
+            reason=reason,
+            metadata={"scope": "strategy" if scope == "strategy" else "all", scope: who, **figures},
+        )
+
+    async def _note(self, told: tuple[str, OrderEvent], command_id: str) -> None:
+        key, event = told
+        await self._ledger.note(key, command_id, event)
+        self._wake_outbox(self._ledger.shard_of(key))
