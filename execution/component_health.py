@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from adapters.base import AdapterHealth
 from execution.health import ComponentHealth
@@ -53,14 +54,16 @@ def subscription_health(setting: str, subscriber: Subscriber | LibrarySubscriber
     return ComponentHealth(f"subscription {setting}", "down", f"not connected: {status.last_error}")
 
 
-def venue_health(name: str, health: AdapterHealth, unwatched: int) -> ComponentHealth:
-    """`unwatched`: open orders there that the ledger does not know."""
+def venue_health(name: str, health: AdapterHealth, unwatched: int, troubles: Sequence[str] = ()) -> ComponentHealth:
+    """`unwatched`: open orders there that the ledger does not know; `troubles`: its circuits that are open, in words."""
     component, now = f"venue {name}", time.time() * 1000
     if not health.ready:
         return ComponentHealth(component, "down", health.last_error or "not started yet")
     if health.limited_until is not None and health.limited_until > now:
         seconds = (health.limited_until - now) / 1000
         return ComponentHealth(component, "degraded", f"rate limited for {seconds:.0f} s, {health.queued} waiting")
+    if troubles:
+        return ComponentHealth(component, "degraded", "; ".join(troubles))
     if health.stream_supported and not health.stream_up:
         return ComponentHealth(component, "degraded", f"stream down, polling: {health.last_error}")
     if unwatched:

@@ -21,6 +21,7 @@ from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from adapters.paper import PaperAdapter
 from execution import failpoints, garbage, logs
 from execution.accept import Acceptor
+from execution.circuit import Circuits, State
 from execution.commands import Commands
 from execution.component_health import (
     intake_health,
@@ -83,6 +84,9 @@ LOOP_SECONDS = 10.0
 """An event loop that has not come round for so long is dead."""
 STORE_PATIENCE = 10.0
 """Seconds that a store which starts beside us, or still loads, is waited for."""
+
+
+_OPENED = {State.CLOSED: 0.0, State.HALF_OPEN: 0.5, State.OPEN: 1.0}
 
 
 class CannotStart(Exception):
@@ -149,6 +153,7 @@ class Daemon:
         self._adapters: dict[str, Adapter] = {}
         self._subscribers: dict[str, Subscriber | LibrarySubscriber] = {}
         self._loop_seen = time.monotonic()
+        self._circuits = Circuits(opened=self.metrics.circuit_opened)
 
     # --- starting ---------------------------------------------------------------------------------------------------
 
@@ -291,7 +296,10 @@ class Daemon:
             source=f"//execution/{project}",
         )
         self._market = market = MarketData(
-            self._adapters, now=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic
+            self._adapters,
+            now=lambda: time.time_ns() // 1_000_000,
+            monotonic=time.monotonic,
+            circuits=self._circuits,
         )
         self._routes = Routes(self._adapters, market)
         self._costs = costs = Costs(market, self._save_report if settings.cost_reports else None)
@@ -439,6 +447,8 @@ class Daemon:
             for name, adapter in self._adapters.items():
                 metrics.venue(name, adapter.health)
                 metrics.unknown_children(name, unknown[name])
+            for (name, endpoint), state in self._circuits.states().items():
+                metrics.circuit(name, endpoint, _OPENED[state])
             await asyncio.sleep(0.5)
 
     async def _shard_acquired(self, lease: Lease) -> None:
@@ -521,7 +531,8 @@ class Daemon:
             parts += [subscription_health(name, subscriber) for name, subscriber in self._subscribers.items()]
         for name, adapter in self._adapters.items():
             unwatched = self._reconciler.unwatched.get(name, 0) if self._started else 0
-            parts.append(venue_health(name, adapter.health, unwatched))
+            troubles = self._circuits.troubles(name)
+            parts.append(venue_health(name, adapter.health, unwatched, troubles))
         if self._stopping or not self._started:
             parts.append(ComponentHealth("service", "down", "stopping" if self._stopping else "starting"))
         return HealthReport(instance=self.settings.instance_id, live=alive, components=parts)

@@ -17,6 +17,7 @@ import structlog
 
 from adapters.base import Adapter
 from algorithms.base import Market, When
+from execution.circuit import Circuits, Endpoint
 from schemas.market import MarketRules, OrderBook, PublicTrade
 from schemas.order import Tape
 
@@ -138,12 +139,15 @@ class MarketData:
         monotonic: Callable[[], float],
         max_age: float = MAX_AGE,
         linger: float = LINGER,
+        circuits: Circuits | None = None,
     ) -> None:
         self._adapters = adapters
         self._now = now
         self._monotonic = monotonic
         self._max_age = max_age
         self._linger = linger
+        self.circuits = circuits if circuits is not None else Circuits(monotonic=monotonic)
+        """Of everything that is asked of venues, and not only of their market data."""
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._sessions = itertools.count(1)
         self._opened = f"{now():x}"
@@ -198,6 +202,7 @@ class MarketData:
         feed = self._feeds.get((venue, symbol))
         adapter = self._adapters.get(venue)
         usable = adapter is not None and adapter.health.ready and adapter.health.limited_until is None
+        usable = usable and self.circuits.usable(venue)
         if feed is None:
             return Market(venue=venue, rules=rules, usable=usable, available=available)
         return Market(
@@ -239,6 +244,9 @@ class MarketData:
         feed = self._feeds.get((venue, book.symbol))
         if feed is not None:
             feed.take_book(book, self._now())
+            circuit = self.circuits.of(venue, Endpoint.MARKET_DATA)
+            if circuit.troubled:
+                circuit.succeeded()
             if feed.watchers:
                 self._wake(feed, "book")
 
@@ -260,6 +268,7 @@ class MarketData:
         elif feed.up:
             log.warning("market data ceased", venue=venue, symbol=symbol, reason=reason)
             feed.lost(self._now())
+            self._failed(venue, reason or "ceased")
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -290,11 +299,17 @@ class MarketData:
                 raise
             except Exception as error:  # noqa: BLE001 - market data of one symbol must not end the service
                 log.error("market data failed", venue=feed.venue, symbol=feed.symbol, error=str(error))
+                self._failed(feed.venue, str(error))
             self.on_market(feed.venue, feed.symbol, up=False, reason="ended")
             if self._monotonic() - began > LASTED:
                 pause = 1.0
             await asyncio.sleep(pause)
             pause = min(pause * 2, 30.0)
+
+    def _failed(self, venue: str, reason: str) -> None:
+        """One market's data did not come; that says something of the venue only if no other's does."""
+        if not any(feed.up for feed in self._feeds.values() if feed.venue == venue):
+            self.circuits.of(venue, Endpoint.MARKET_DATA).failed(reason)
 
     def _close(self, feed: Feed) -> None:
         feed.closing = None

@@ -241,6 +241,15 @@ class Metrics:
         self._limited = self._gauge("venue_limited", "1 while the venue refuses requests for rate reasons", "venue")
         self._queued = self._gauge("venue_queued_requests", "Requests waiting at the rate limit", "venue")
         self._offset = self._gauge("venue_clock_offset_seconds", "The venue's clock minus ours", "venue")
+        self._circuit = self._gauge(
+            "venue_circuit_open", "1 while requests to the venue are kept back, 0.5 while probed", "venue", "endpoint"
+        )
+        self._circuit_opened = self._counter(
+            "venue_circuit_opened", "Times a venue's circuit opened, or opened again", "venue", "endpoint"
+        )
+        self._escalated = self._counter(
+            "requests_escalated", "Cancels and questions that got no final answer for long", "venue", "request"
+        )
         self._unwatched = self._gauge("unwatched_orders", "Open orders at a venue that nobody here knows", "venue")
 
     def venue_request(self, venue: str, kind: str, outcome: str, seconds: float) -> None:
@@ -258,6 +267,17 @@ class Metrics:
         self._queued(venue).set(health.queued)
         if health.clock_offset_ms is not None:
             self._offset(venue).set(health.clock_offset_ms / 1000)
+
+    def circuit(self, venue: str, endpoint: str, opened: float) -> None:
+        """How far a circuit is open: 0 closed, 0.5 being probed, 1 open."""
+        self._circuit(venue, endpoint).set(opened)
+
+    def circuit_opened(self, venue: str, endpoint: str) -> None:
+        self._circuit_opened(venue, endpoint).inc()
+
+    def request_escalated(self, venue: str, request: str) -> None:
+        """A cancel or a question has had no final answer for so long that somebody should look."""
+        self._escalated(venue, request).inc()
 
     def unwatched_orders(self, venue: str, number: int) -> None:
         self._unwatched(venue).set(number)
