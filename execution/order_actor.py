@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from adapters.base import Adapter
 from algorithms.base import Algorithm, Cancel, Decision, Done, Market, Nothing, Refusal, View, When
 from algorithms.decide import decide, reduced, without
+from algorithms.worked import Worked
 from execution import failpoints
 from execution.costs import Costs
 from execution.gates import WireGate
@@ -116,6 +117,11 @@ class OrderActor:
         """A logger that names the order."""
         parent = self.state.parent
         return log.bind(order_id=parent.order_id, signal_id=parent.signal_id)
+
+    @property
+    def replans(self) -> bool:
+        """Whether its algorithm decides anew what could not be sent; else it is sent later, as it is."""
+        return isinstance(self._algorithm, Worked)
 
     @property
     def mail_waits(self) -> bool:

@@ -152,7 +152,7 @@ class Repeater:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`now` in ms since the epoch; `monotonic` in seconds. `may_wait`: whether what would `wait` still may. `failed` is
-        told each error and its number; `escalate`, once, the seconds since the first try."""
+        told each error that another try may follow, and how many failed; `escalate`, once, the seconds since the first try."""
         self._request = request
         self._max_retries = max_retries
         self._now = now
@@ -205,8 +205,10 @@ class Repeater:
         if not isinstance(error, AdapterError):
             return False
         self.tries += not isinstance(error, RateLimited)
+        if rule(self._request, error).tries is Tries.ONCE:
+            return False
         self._failed(error, self.tries)
-        return rule(self._request, error).tries is not Tries.ONCE
+        return True
 
     def _over(self, state: RetryCallState) -> bool:
         cell, _ = self._cell(state)

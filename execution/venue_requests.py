@@ -1,13 +1,14 @@
 """Requests to venues for one order's children, each until its outcome is certain.
 
 A create is sent at most once per decision to send. When its outcome is not certain, the venue is asked for its client order id
-until it is. Outcomes are posted to the order; nothing is booked here.
+until it is. What is asked again, how often and when, is in `retry_policy`; a venue that does not work is kept from new orders by
+its circuit. Outcomes are posted to the order; nothing is booked here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,17 +18,18 @@ from adapters.base import (
     OrderUnknown,
     PostOnlyRejected,
     RateLimited,
-    Rejected,
-    Retryable,
-    Unknown,
+    Unavailable,
     VenueFill,
     VenueOrder,
     VenueOrderStatus,
 )
 from execution import failpoints
+from execution.circuit import Circuit, Endpoint, State
 from execution.gates import GateRefused
 from execution.ledger import Fenced
+from execution.retry_policy import TABLE, Repeater, Request, Then, rule
 from schemas.order import ChildOrder, ChildState, Role
+from schemas.terms import OrderType, TimeInForce
 
 if TYPE_CHECKING:
     from execution.order_actor import OrderActor
@@ -42,11 +44,26 @@ AGREEING_READS = 2
 GONE_READS = 5
 TRADES_GRACE = 0.2
 """Seconds that the stream is given to bring the trades of a quantity already reported."""
-LONGEST_PAUSE = 1.0
+FAILED_PAUSE = 1.0
+"""Seconds after a failure of this program, before it may meet the same again."""
+_ENDPOINTS = {
+    "place": Endpoint.ORDERS,
+    "cancel": Endpoint.CANCELS,
+    "find": Endpoint.READS,
+    "fills": Endpoint.READS,
+}
 
 
 class _NotSent(Exception):
     """The last look before the wire said no."""
+
+
+class _Withheld(Exception):
+    """Nothing leaves any more. `reason`: why the child is void; None: it is left as it is, to whoever goes on with the order."""
+
+    def __init__(self, reason: str | None) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Requests:
@@ -58,6 +75,8 @@ class Requests:
         self._proven: set[str] = set()
         self._may_resend: set[str] = set()
         self._refreshing: set[str] = set()
+        self._parked: set[str] = set()
+        """Children whose request waits for the circuit of their venue."""
         self._left_at: dict[str, int] = {}
         """When a request to place left, in ms, until it was answered."""
 
@@ -82,6 +101,8 @@ class Requests:
             self._start("trades", child, self._fetch_trades)
 
     def _tend_pending(self, child: ChildOrder) -> None:
+        if child.child_id in self._parked and self._why_not(child) is not None:
+            self._circuit(child, Endpoint.ORDERS).wake(child.child_id)
         if ("send", child.child_id) in self._tasks or self._actor.closing or self._actor.mail_waits:
             return  # its answer may be what waits to be booked
         if child.sends == 0 or child.child_id in self._may_resend:
@@ -102,10 +123,12 @@ class Requests:
 
     async def settle(self, seconds: float) -> None:
         """Wait for answers to what has been sent; drop the rest."""
-        for (kind, _), task in list(self._tasks.items()):
-            if kind not in ("send", "cancel"):
+        waiting = []
+        for (kind, child_id), task in list(self._tasks.items()):
+            if kind in ("send", "cancel") and child_id not in self._parked:
+                waiting.append(task)
+            else:
                 task.cancel()
-        waiting = [task for (kind, _), task in self._tasks.items() if kind in ("send", "cancel")]
         if waiting:
             await asyncio.wait(waiting, timeout=seconds)
 
@@ -117,65 +140,106 @@ class Requests:
 
     async def _send(self, child: ChildOrder) -> None:
         actor, desk = self._actor, self._actor.desk
-        gate, key, parent = desk.gate, actor.key, actor.state.parent
-        tries, pause = 0, 0.2
+        repeater = self._repeater(Request.CREATE, child, may_wait=lambda: self._may_wait(child))
         desk.sends(+1)
         try:
-            while True:
-                while not actor.lease.valid:
-                    await asyncio.sleep(0.05)
-                refusal = self._why_not(child)
-                if refusal is not None:
-                    return self._void(child, refusal)
-                if actor.closing:
-                    return None
-                held = actor.state.totals.filled if child.role is Role.EXIT else parent.quantity
-                try:
-                    approved = gate.approve(key, held, child)
-                except GateRefused as error:
-                    actor.log.critical("the gate before the wire refused a child order", error=str(error))
-                    desk.metrics.gate_refused()
-                    return self._void(child, str(error))
-                try:
-                    place = actor.adapter(child).place(approved, before_send=partial(self._leaving, child))
-                    told = await self._timed(child.venue, "place", place)
-                except _NotSent:
-                    continue
-                except Rejected as error:
-                    gate.settle(key, child)
-                    desk.metrics.child_rejected(child.venue, error.code)
-                    would_take = isinstance(error, PostOnlyRejected)
-                    return actor.post(partial(actor.state.rejected, child, _said(error), would_take=would_take))
-                except DuplicateClientOrderId:
-                    self._proven.add(child.child_id)
-                    return self._unknown(child, "the venue holds an order of this id already")
-                except RateLimited as error:
-                    actor.log.warning("rate limited", venue=child.venue, until=error.until, error=str(error))
-                    await asyncio.sleep(max(error.until - desk.now(), 50) / 1000)
-                except Retryable as error:
-                    tries += 1
-                    actor.log.warning("not placed", venue=child.venue, tries=tries, error=str(error))
-                    if tries >= desk.max_retries:
-                        return self._void(child, f"not placed after {tries} tries: {error}")
-                    await asyncio.sleep(pause)
-                    pause *= 2
-                except Unknown as error:
-                    return self._unknown(child, str(error))
-                else:
-                    failpoints.hit("send.answered")
-                    actor.state.timed("send_to_ack", desk.now() - self._left_at.pop(child.child_id, desk.now()))
-                    if told.status is None and told.venue_order_id is None:
-                        return self._unknown(child, "the answer does not say what became of the order")
-                    return actor.post(partial(actor.state.venue_order, child, told))
+            told = await repeater.run(partial(self._place, child))
+        except _Withheld as why:
+            if why.reason is not None:
+                self._void(child, why.reason)
+        except AdapterError as error:
+            self._not_placed(child, error, repeater.tries)
+        else:
+            failpoints.hit("send.answered")
+            actor.state.timed("send_to_ack", desk.now() - self._left_at.pop(child.child_id, desk.now()))
+            if told.status is None and told.venue_order_id is None:
+                self._unknown(child, "the answer does not say what became of the order")
+            else:
+                actor.post(partial(actor.state.venue_order, child, told))
         finally:
             self._left_at.pop(child.child_id, None)
             desk.sends(-1)
+
+    async def _place(self, child: ChildOrder) -> VenueOrder:
+        """Send one request, once it may leave.
+
+        Raises:
+            _Withheld: nothing left, and nothing will. AdapterError: what came of it.
+        """
+        actor, desk = self._actor, self._actor.desk
+        circuit = self._circuit(child, Endpoint.ORDERS)
+        while True:
+            while not actor.lease.valid:
+                await asyncio.sleep(0.05)
+            refusal = self._why_not(child)
+            if refusal is not None or actor.closing:
+                raise _Withheld(refusal)
+            # What protects a position is not kept back: it probes.
+            if not circuit.admits and child.role is not Role.EXIT:
+                if circuit.state is State.OPEN and not self._may_wait(child):
+                    raise _Withheld(f"{child.venue} cannot be sent orders: {circuit.reason}")
+                await self._park(child, circuit)
+                continue
+            held = actor.state.totals.filled if child.role is Role.EXIT else actor.state.parent.quantity
+            try:
+                approved = desk.gate.approve(actor.key, held, child)
+            except GateRefused as error:
+                actor.log.critical("the gate before the wire refused a child order", error=str(error))
+                desk.metrics.gate_refused()
+                raise _Withheld(str(error)) from None
+            try:
+                place = actor.adapter(child).place(approved, before_send=partial(self._leaving, child))
+                return await self._timed(child.venue, "place", place)
+            except _NotSent:
+                continue
+
+    def _not_placed(self, child: ChildOrder, error: AdapterError, tries: int) -> None:
+        """What follows of a create that is not tried again."""
+        actor, then = self._actor, rule(Request.CREATE, error).then
+        if then is Then.REFUSE:
+            actor.desk.gate.settle(actor.key, child)
+            actor.desk.metrics.child_rejected(child.venue, error.code)
+            would_take = isinstance(error, PostOnlyRejected)
+            actor.post(partial(actor.state.rejected, child, _said(error), would_take=would_take))
+        elif then is Then.RESOLVE:
+            if isinstance(error, DuplicateClientOrderId):
+                self._proven.add(child.child_id)
+            self._unknown(child, str(error))
+        else:
+            self._void(child, f"not placed after {tries} tries: {error}")
+
+    def _patience(self, child: ChildOrder) -> float | None:
+        """Seconds that a child may still wait for its venue, as it was decided; None: as long as its order lives."""
+        if child.role is Role.EXIT:
+            return None
+        if self._actor.replans:
+            return 0.0  # its algorithm decides anew, by the market as it is then
+        rests = child.order_type is not OrderType.MARKET and child.time_in_force is TimeInForce.GTC
+        deadline = TABLE[Request.CREATE][Unavailable].deadline
+        if rests or deadline is None or self._actor.state.parent.expires_at is not None:
+            return None
+        return max(deadline - (self._actor.desk.now() - child.created_at) / 1000, 0.0)
+
+    def _may_wait(self, child: ChildOrder) -> bool:
+        return self._patience(child) != 0.0
+
+    async def _park(self, child: ChildOrder, circuit: Circuit) -> None:
+        """Wait for a venue's circuit, or a reason not to; meanwhile it counts as no send, so that other venues' orders are taken."""
+        self._actor.desk.sends(-1)
+        self._parked.add(child.child_id)
+        try:
+            await circuit.wait(child.child_id, self._patience(child) or None)
+        finally:
+            self._parked.discard(child.child_id)
+            self._actor.desk.sends(+1)
 
     def _leaving(self, child: ChildOrder) -> None:
         """The last look, directly before the bytes leave."""
         actor = self._actor
         if actor.closing or not actor.lease.valid or self._why_not(child) is not None:
             raise _NotSent
+        if child.role is not Role.EXIT and self._circuit(child, Endpoint.ORDERS).state is State.OPEN:
+            raise _NotSent  # it opened while this one waited for its turn
         now = actor.desk.now()
         failpoints.hit("send.before")
         actor.state.sending(child, now + (actor.adapter(child).request_ttl_ms or NO_EXPIRY_MS))
@@ -224,20 +288,26 @@ class Requests:
         actor, desk = self._actor, self._actor.desk
         ttl = actor.adapter(child).request_ttl_ms
         final_at = max(child.valid_until, child.created_at + (ttl or NO_EXPIRY_MS)) + EXPIRY_MARGIN_MS
-        absent, pause = 0, 0.05
-        while child.state is ChildState.UNKNOWN:
-            told, answered = await self._find(child)
+        absent = 0
+
+        async def look() -> bool:
+            nonlocal absent
+            if child.state is not ChildState.UNKNOWN:
+                return True
+            told = await self._find(child, "resolve")
             if told is not None:
                 desk.metrics.unknown_resolved(child.venue, found=True)
-                return await actor.booked(partial(actor.state.venue_order, child, told))
-            if answered and desk.now() > final_at and child.child_id not in self._proven:
+                await actor.booked(partial(actor.state.venue_order, child, told))
+                return True
+            if desk.now() > final_at and child.child_id not in self._proven:
                 absent += 1
                 if absent >= AGREEING_READS:
                     desk.metrics.unknown_resolved(child.venue, found=False)
-                    return self._absent(child, resend=bool(ttl))
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
-        return None
+                    self._absent(child, resend=bool(ttl))
+                    return True
+            return False
+
+        await self._repeater(Request.READ, child).run(look, final=bool)
 
     def _absent(self, child: ChildOrder, *, resend: bool) -> None:
         """It certainly does not exist: send it again under its id, or write it off."""
@@ -253,63 +323,79 @@ class Requests:
     # --- cancels ----------------------------------------------------------------------------------------------------
 
     async def _cancel(self, child: ChildOrder) -> None:
-        """Cancel until the venue says that the child has ended, however it ended."""
-        actor = self._actor
-        gone, pause, asked = 0, 0.05, actor.desk.now()
-        while child.state is ChildState.OPEN:
+        """Cancel until the venue says that the child has ended, however it ended. No circuit keeps a cancel back."""
+        actor, asked, gone = self._actor, self._actor.desk.now(), 0
+
+        async def cancel() -> bool:
+            nonlocal gone
+            if child.state is not ChildState.OPEN:
+                return True
             told: VenueOrder | None = None
+            failpoints.hit("cancel.before")
+            actor.desk.metrics.cancel_sent(child.venue)
             try:
-                failpoints.hit("cancel.before")
-                actor.desk.metrics.cancel_sent(child.venue)
-                cancel = actor.adapter(child).cancel(child.symbol, child.child_id, child.venue_order_id)
-                told = await self._timed(child.venue, "cancel", cancel)
-            except RateLimited as error:
-                await asyncio.sleep(max(error.until - actor.desk.now(), 50) / 1000)
-                continue
+                request = actor.adapter(child).cancel(child.symbol, child.child_id, child.venue_order_id)
+                told = await self._timed(child.venue, "cancel", request)
+            except RateLimited:
+                raise
             except OrderUnknown:
                 pass  # it ended, or is not there yet: its record says which
             except AdapterError as error:
                 actor.log.warning("cancel not confirmed", client_order_id=child.child_id, error=str(error))
             if told is None or told.status in (None, VenueOrderStatus.OPEN):
-                told, answered = await self._find(child)
-                gone = gone + 1 if answered and told is None else 0
-                if gone >= GONE_READS:
-                    told = self._vanished(child)
+                told, gone = await self._record(child, gone)
             if told is not None:
                 await actor.booked(partial(actor.state.venue_order, child, told))
-            if child.state is ChildState.OPEN:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+            return child.state is not ChildState.OPEN
+
+        await self._repeater(Request.CANCEL, child).run(cancel, final=bool)
         actor.state.timed("cancel_to_end", actor.desk.now() - asked)
+
+    async def _record(self, child: ChildOrder, gone: int) -> tuple[VenueOrder | None, int]:
+        """The record of an order that is being cancelled, where the venue tells it now, and how often in a row it knew none."""
+        if not self._circuit(child, Endpoint.READS).admits:
+            return None, 0
+        try:
+            told = await self._find(child, "cancel")
+        except AdapterError as error:
+            self._warn(child, error, 0)
+            return None, 0
+        gone = gone + 1 if told is None else 0
+        return (self._vanished(child) if gone >= GONE_READS else told), gone
 
     # --- reads ------------------------------------------------------------------------------------------------------
 
-    async def _find(self, child: ChildOrder) -> tuple[VenueOrder | None, bool]:
-        """The venue's record of a child, and whether the venue answered at all."""
-        adapter = self._actor.adapter(child)
-        try:
-            find = adapter.find(child.symbol, child.child_id, child.venue_order_id)
-            return await self._timed(child.venue, "find", find), True
-        except RateLimited as error:
-            await asyncio.sleep(max(error.until - self._actor.desk.now(), 50) / 1000)
-        except AdapterError as error:
-            self._actor.log.warning("no answer about an order", client_order_id=child.child_id, error=str(error))
-        return None, False
+    async def _find(self, child: ChildOrder, who: str) -> VenueOrder | None:
+        """The venue's record of a child; None: it knows none.
+
+        Raises:
+            AdapterError: no answer.
+        """
+        await self._turn(child, who)
+        find = self._actor.adapter(child).find(child.symbol, child.child_id, child.venue_order_id)
+        return await self._timed(child.venue, "find", find)
 
     async def _refresh(self, child: ChildOrder) -> None:
-        actor = self._actor
-        gone, pause = 0, 0.05
+        actor, gone = self._actor, 0
+
+        async def look() -> bool:
+            nonlocal gone
+            if child.state.terminal:
+                return True
+            try:
+                told = await self._find(child, "refresh")
+            except AdapterError:
+                gone = 0
+                raise
+            gone = gone + 1 if told is None else 0
+            if gone >= GONE_READS:
+                told = self._vanished(child)
+            if told is not None:
+                await actor.booked(partial(actor.state.venue_order, child, told))
+            return told is not None
+
         try:
-            while not child.state.terminal:
-                told, answered = await self._find(child)
-                gone = gone + 1 if answered and told is None else 0
-                if gone >= GONE_READS:
-                    told = self._vanished(child)
-                if told is not None:
-                    await actor.booked(partial(actor.state.venue_order, child, told))
-                    return
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
+            await self._repeater(Request.READ, child).run(look, final=bool)
         finally:
             self._refreshing.discard(child.child_id)
 
@@ -327,34 +413,82 @@ class Requests:
     async def _fetch_trades(self, child: ChildOrder) -> None:
         """Fetch the trades of a quantity that the venue has reported in total only."""
         actor = self._actor
-        pause = TRADES_GRACE
-        while child.executed > child.filled:
-            await asyncio.sleep(pause)
+        await asyncio.sleep(TRADES_GRACE)
+
+        async def fetch() -> bool:
             if child.executed <= child.filled:
-                return
-            try:
-                fetch = actor.adapter(child).fills(child.symbol, venue_order_id=child.venue_order_id)
-                fills = await self._timed(child.venue, "fills", fetch)
-            except AdapterError as error:
-                actor.log.warning("trades not fetched", client_order_id=child.child_id, error=str(error))
-            else:
-                own = [fill for fill in fills if _is_of(fill, child)]
-                await actor.booked(partial(actor.state.venue_fills, child, own))
-            pause = min(pause * 2, 5.0)
+                return True
+            await self._turn(child, "trades")
+            request = actor.adapter(child).fills(child.symbol, venue_order_id=child.venue_order_id)
+            fills = await self._timed(child.venue, "fills", request)
+            own = [fill for fill in fills if _is_of(fill, child)]
+            await actor.booked(partial(actor.state.venue_fills, child, own))
+            return child.executed <= child.filled
+
+        await self._repeater(Request.TRADES, child).run(fetch, final=bool)
+
+    async def _turn(self, child: ChildOrder, who: str) -> None:
+        """Wait until the venue may be asked."""
+        circuit = self._circuit(child, Endpoint.READS)
+        while not circuit.admits:
+            await circuit.wait(f"{who} {child.child_id}")
+
+    # --- how they are repeated ----------------------------------------------------------------------------------------
+
+    def _repeater(
+        self, request: Request, child: ChildOrder, *, may_wait: Callable[[], bool] = lambda: False
+    ) -> Repeater:
+        desk = self._actor.desk
+
+        def escalate(seconds: float) -> None:
+            desk.metrics.request_escalated(child.venue, request)
+            self._actor.log.error(
+                "a venue gives no final answer; it is asked on",
+                request=request.value,
+                venue=child.venue,
+                client_order_id=child.child_id,
+                seconds=round(seconds, 1),
+            )
+
+        return Repeater(
+            request,
+            max_retries=desk.max_retries,
+            now=desk.now,
+            monotonic=desk.monotonic,
+            may_wait=may_wait,
+            failed=partial(self._warn, child),
+            escalate=escalate,
+        )
+
+    def _warn(self, child: ChildOrder, error: AdapterError, tries: int) -> None:
+        log = self._actor.log
+        if isinstance(error, RateLimited):
+            log.warning("rate limited", venue=child.venue, until=error.until, error=str(error))
+        else:
+            log.warning(
+                "a venue was asked in vain",
+                venue=child.venue,
+                client_order_id=child.child_id,
+                tries=tries,
+                error=str(error),
+            )
+
+    def _circuit(self, child: ChildOrder, endpoint: Endpoint) -> Circuit:
+        return self._actor.desk.market.circuits.of(child.venue, endpoint)
 
     async def _timed(self, venue: str, kind: str, request: Coroutine[Any, Any, T]) -> T:
-        """Measure a request by its kind and outcome."""
-        actor = self._actor
-        started, outcome = actor.desk.monotonic(), "canceled"
+        """Measure a request by its kind and outcome, and let its circuit know."""
+        desk = self._actor.desk
+        started, outcome = desk.monotonic(), "canceled"
         try:
-            answer = await request
+            with desk.market.circuits.of(venue, _ENDPOINTS[kind]).passage():
+                answer = await request
             outcome = "ok"
         except Exception as error:
             outcome = type(error).__name__
             raise
         finally:
-            elapsed = actor.desk.monotonic() - started
-            actor.desk.metrics.venue_request(venue, kind, outcome, elapsed)
+            desk.metrics.venue_request(venue, kind, outcome, desk.monotonic() - started)
         return answer
 
     # --- tasks ------------------------------------------------------------------------------------------------------
@@ -372,7 +506,7 @@ class Requests:
         except Exception:
             self._actor.log.exception("a request failed unexpectedly", request=name[0], client_order_id=name[1])
             self._actor.desk.metrics.internal_error("requests")
-            await asyncio.sleep(LONGEST_PAUSE)
+            await asyncio.sleep(FAILED_PAUSE)
         finally:
             del self._tasks[name]
             self._actor.post(None)
