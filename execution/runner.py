@@ -334,8 +334,9 @@ class Runner:
         orders: list[str] = []
         for entry, kind, value in await self._ledger.read_inbox(shard):
             if kind == "order":
-                await self.find(value.decode())
-                orders.append(entry)
+                # Left where it is when the shard is not, or no longer, ours: its owner would never learn of it.
+                if await self.find(value.decode()) is not None or self.lease_of(value.decode()) is not None:
+                    orders.append(entry)
             else:
                 commands.append((entry, value))
         await self._ledger.settle_inbox(shard, orders)
