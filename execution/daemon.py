@@ -68,6 +68,7 @@ from execution.settings import Settings
 from execution.spending import Spending
 from execution.store import Store, StoreRefused, StoreTooOld, StoreUnavailable
 from execution.tca.stored import save_report
+from execution.venue_timers import OPEN_AT, VenueTimers
 from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
@@ -381,6 +382,17 @@ class Daemon:
             hand_over=self._hand_over,
             inbox=self._commands.read_inbox,
         )
+        self._timers = VenueTimers(
+            self._adapters,
+            store,
+            ledger,
+            self._leases,
+            metrics,
+            instance=instance,
+            seconds=settings.venue_timer,
+            lease_ttl=settings.lease_ttl,
+            orders=runner.actors,
+        )
         store.on_reconnect(self._store_reconnected)
         await store.subscribe(keys.WAKE_CHANNEL, callback=self._woken, resubscribed=self._leases.wake)
         for name, adapter in self._adapters.items():
@@ -388,6 +400,7 @@ class Daemon:
             self._watch(f"reconciliation of {name}", self._reconciler.run(name))
         self._watch("leases", self._leases.run())
         self._watch("dead man's switch", dead_man.run())
+        self._watch("timers of venues", self._timers.run())
         self._watch("pulse", self._pulse())
         self._signals = Intake("signals", acceptor.take, dead_letter, metrics, room=runner.room)
         self._control = Intake("commands", self._commands.take, dead_letter, metrics)
@@ -512,6 +525,7 @@ class Daemon:
     def _describe(self) -> dict[str, Any]:
         return {
             "live_orders": self._runner.live,
+            OPEN_AT: dict(self._timers.open_entries()),
             "venues": {name: adapter.health.ready for name, adapter in self._adapters.items()},
             "pid": os.getpid(),
         }
@@ -555,6 +569,7 @@ class Daemon:
                         self._signals.finish(budget * 0.15),
                         self._control.finish(budget * 0.15),
                     )
+                    await self._timers.stop()
                     await self._hand_over(set(self._leases.owned))
                     await self._leases.release_all()
                     await self._costs.close()

@@ -250,6 +250,8 @@ class Metrics:
         self._escalated = self._counter(
             "requests_escalated", "Cancels and questions that got no final answer for long", "venue", "request"
         )
+        self._timer = self._gauge("venue_timer_armed", "1 while this replica winds up the venue's own timer", "venue")
+        self._timer_failures = self._counter("venue_timer_failures", "Times a venue's own timer was not set", "venue")
         self._unwatched = self._gauge("unwatched_orders", "Open orders at a venue that nobody here knows", "venue")
 
     def venue_request(self, venue: str, kind: str, outcome: str, seconds: float) -> None:
@@ -278,6 +280,13 @@ class Metrics:
     def request_escalated(self, venue: str, request: str) -> None:
         """A cancel or a question has had no final answer for so long that somebody should look."""
         self._escalated(venue, request).inc()
+
+    def venue_timer(self, venue: str, armed: bool) -> None:
+        """The venue's own timer was set, or left to another replica."""
+        self._timer(venue).set(armed)
+
+    def venue_timer_failed(self, venue: str) -> None:
+        self._timer_failures(venue).inc()
 
     def unwatched_orders(self, venue: str, number: int) -> None:
         self._unwatched(venue).set(number)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from execution.api_keys import ApiKey, parse_api_keys
@@ -58,6 +66,12 @@ class Must:
 
 def _upper(value: Any) -> Any:
     return value.strip().upper() if isinstance(value, str) else value
+
+
+def _none_or_ten(value: float) -> float:
+    if not (value == 0 or 10 <= value < float("inf")):
+        raise ValueError
+    return value
 
 
 def _lower(value: Any) -> Any:
@@ -201,6 +215,11 @@ class Settings(BaseSettings):
     dead_man_timeout: Seconds = Field(
         default=30.0,
         description="Seconds of silence after which a pulse trips the dead man's switch, for heartbeats that name no timeout.",
+    )
+    venue_timer: Annotated[float, AfterValidator(_none_or_ten), Must("0, or 10 seconds or more")] = Field(
+        default=60.0,
+        description="Seconds after which a venue that has a timer of its own (Kraken, OKX, HTX, ...) cancels everything on the account, "
+        "other people's orders too, unless this service winds it up; it is armed while entries are open. 0: not used.",
     )
     paper_latency_ms: Annotated[float, Field(ge=0), Must("milliseconds, 0 or above")] = Field(
         default=50.0, description="Milliseconds from a paper venue's request to its answer (`@paper`)."
