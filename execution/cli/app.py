@@ -19,6 +19,7 @@ from execution.cli.report import report
 from execution.cli.simulate import simulate
 from execution.cli.submit import submit
 from execution.cli.tail import tail
+from execution.cli.watchdog import watchdog
 from execution.settings import SettingsError
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ for command in (
     simulate,
     config,
     doctor,
+    watchdog,
     schemas,
 ):
     app.command()(command)
