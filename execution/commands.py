@@ -71,7 +71,7 @@ class Commands:
             try:
                 command = parse(fields["command"])
                 if isinstance(command, OrderCommand):
-                    await self._carry_out(command, str(fields["command_id"]))
+                    await self._carry_out(command, str(fields["command_id"]), handed=True)
             except Fenced:
                 continue  # the next owner reads it
             except (InvalidCommand, KeyError) as error:
@@ -125,7 +125,12 @@ class Commands:
             return await self._refuse(fields, command_id, "value" if strategy_id is not None else "scope", what)
         return None
 
-    async def _carry_out(self, command: OrderCommand, command_id: str) -> None:
+    async def _carry_out(self, command: OrderCommand, command_id: str, *, handed: bool = False) -> None:
+        """`handed`: it comes from the inbox of its order's shard.
+
+        Raises:
+            Fenced: it was handed to this replica, which does not hold the shard (yet, or any more): it stays in the inbox.
+        """
         self._metrics.command(command.type)
         key = await self._ledger.find_key(command.order_id, command.signal_id)
         if key is None:
@@ -135,6 +140,8 @@ class Commands:
         if await self._ledger.command_seen(shard, command_id):
             log.info("command seen before", command_id=command_id)
             return None
+        if self._runner.lease_of(key) is None and handed:
+            raise Fenced(f"shard {shard}")  # handed on, it would come back at once, for as long as that lasts
         if self._runner.lease_of(key) is None:
             data = {"command": command.model_dump(exclude_none=True), "command_id": command_id}
             await self._ledger.hand_command(shard, exact_json.encode(data))
