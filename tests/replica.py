@@ -30,6 +30,7 @@ from execution.runner import Runner
 from execution.store import Store
 from schemas import exact_json
 from schemas.event import OrderEvent
+from schemas.order import ParentOrder
 from schemas.tca import CostReport
 
 
@@ -58,6 +59,7 @@ class Replica:
         max_retries: int = 3,
         execution_timeout: float | None = None,
         cancel_unknown: bool = False,
+        halted: Callable[[ParentOrder], str | None] = lambda _order: None,
     ) -> None:
         self.store = store
         self.adapters = adapters
@@ -75,6 +77,7 @@ class Replica:
             committed=lambda _: None,
             market=self.market,
             costs=self.costs,
+            halted=halted,
         )
         self.runner.bound(sends=1000, live=10_000)
         self.acceptor = Acceptor(
