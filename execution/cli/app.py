@@ -16,6 +16,7 @@ from execution.cli.operations import doctor, run, schemas
 from execution.cli.orders import orders, show
 from execution.cli.output import CommandError, err, print_plain
 from execution.cli.report import report
+from execution.cli.resume import resume
 from execution.cli.simulate import simulate
 from execution.cli.submit import submit
 from execution.cli.tail import tail
@@ -38,6 +39,7 @@ for command in (
     show,
     cancel,
     amend,
+    resume,
     algorithms,
     report,
     simulate,

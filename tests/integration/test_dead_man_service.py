@@ -18,6 +18,7 @@ from execution.embedded.redis_server import EmbeddedRedis
 from execution.ledger import order_key
 from execution.ledger.pulses import StoredPulse, parse
 from schemas.event import EventType, OrderEvent
+from tests.console import Console
 from tests.replica import until
 from tests.system import System, venue
 
@@ -152,7 +153,7 @@ async def test_a_silent_strategy_is_halted_once_until_a_person_resumes_it(system
             assert len(told(system, EventType.DEADMAN_TRIPPED)) == 1
 
 
-async def test_a_source_stands_for_all_orders(system: System) -> None:
+async def test_a_source_stands_for_all_orders(system: System, tmp_path: Path) -> None:
     await system.replica()
     await system.signal("one", strategy_id="a", **REST)
     await system.signal("two", strategy_id="b", **REST)
@@ -168,7 +169,10 @@ async def test_a_source_stands_for_all_orders(system: System) -> None:
     assert (event.strategy_id, event.metadata["scope"], event.metadata["source"]) == (None, "all", "risk")  # type: ignore[index]
     refusals = {event.field for event in system.events("") if event.event_type is EventType.REJECTED}
     assert refusals == {"strategy_id", "timeout_seconds"}
-    await system.command(type="resume")
+    console = Console(tmp_path, **system.environment)
+    assert (await console("resume")).code == 2
+    resumed = await console("resume", "--all", "--reason", "seen to")
+    assert resumed.code == 0, resumed.err
     await rests(system, "one")
     await rests(system, "two")
 
