@@ -61,6 +61,8 @@ class Limits(NamedTuple):
     """So many in a row close it."""
     quiet: float = 60.0
     """Half open and asked for nothing so long, it closes on probation: the next failure opens it."""
+    settled: float = 5.0
+    """The same, once a probe has succeeded, or the venue has answered anything else."""
 
 
 DEFAULT = Limits()
@@ -83,16 +85,18 @@ class Circuit:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         changed: Callable[[State, str], None] = lambda _state, _reason: None,
+        answered: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`changed` is told the state entered and why."""
+        """`changed` is told the state entered and why; `answered` says when the venue last answered anything, by the same clock."""
         self._limits = limits
         self._monotonic = monotonic
         self._changed = changed
+        self._answered = answered
         self.since: float | None = None
         """When it opened, by the monotonic clock, until it closes."""
         self.reason = ""
         """The failure that opened it, or kept it open."""
-        self.retry_at = 0.0
+        self.retry_at = self._asked_at = 0.0
         self._pause = 0.0
         self._opened = 0
         self._in_row = 0
@@ -108,8 +112,8 @@ class Circuit:
         now = self._monotonic()
         if now < self.retry_at:
             return State.OPEN
-        if not self._probes and not self._waiting and now - self.retry_at >= self._limits.quiet:
-            self._close("nothing was asked", in_row=self._limits.failures - 1)
+        if not self._probes and not self._waiting and now - self._asked_at >= self._quiet():
+            self._close("nothing was asked of it", in_row=self._limits.failures - 1)
             return State.CLOSED
         return State.HALF_OPEN
 
@@ -152,21 +156,22 @@ class Circuit:
             return
         self.reason = reason
         if state is State.HALF_OPEN:
-            self._open(min(self._pause * limits.growth, limits.longest), now)
+            self._open(self._longer(), now)
             return
         self._in_row += 1
         if self._too_many(now) or self._in_row >= limits.failures:
-            self._open(max(self._pause, limits.first), now)
+            self._open(self._longer(), now)
 
     def succeeded(self, *, probe: bool = True) -> None:
         """The venue answered a request. `probe`: it left after the circuit had opened."""
         if self.state is State.CLOSED:
-            self._in_row = 0
+            self._in_row, self._pause = 0, 0.0
             if self._seen:
                 self._note(self._monotonic(), True)
         elif probe:
             self._succeeded_in_row += 1
-            self.retry_at = min(self.retry_at, self._monotonic())
+            self._asked_at = self._monotonic()
+            self.retry_at = min(self.retry_at, self._asked_at)
             if self._succeeded_in_row >= self._limits.successes:
                 self._pause = 0.0
                 self._close("answers again")
@@ -197,6 +202,15 @@ class Circuit:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _quiet(self) -> float:
+        heard = self._answered()
+        lives = self._succeeded_in_row or (heard is not None and heard > self.retry_at)
+        return self._limits.settled if lives else self._limits.quiet
+
+    def _longer(self) -> float:
+        limits = self._limits
+        return min(self._pause * limits.growth, limits.longest) if self._pause else limits.first
+
     def _too_many(self, now: float) -> bool:
         self._note(now, False)
         failures = sum(not good for _, good in self._seen)
@@ -212,6 +226,7 @@ class Circuit:
         if self.since is None:
             self.since = now
         self._pause, self.retry_at = pause, now + pause
+        self._asked_at = self.retry_at
         self._opened += 1
         self._succeeded_in_row = 0
         self._seen.clear()
@@ -236,11 +251,13 @@ class Circuits:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         opened: Callable[[str, Endpoint], None] = lambda _venue, _endpoint: None,
+        answered: Callable[[str], float | None] = lambda _venue: None,
         limits: Mapping[Endpoint, Limits] = LIMITS,
     ) -> None:
-        """`opened` is told each time that a circuit opens, or opens again."""
+        """`opened` is told each time that a circuit opens, or opens again; `answered` says when a venue last answered anything."""
         self._monotonic = monotonic
         self._opened = opened
+        self._answered = answered
         self._limits = limits
         self._circuits: dict[tuple[str, Endpoint], Circuit] = {}
 
@@ -251,7 +268,12 @@ class Circuits:
             def changed(state: State, reason: str) -> None:
                 self._tell(venue, endpoint, state, reason)
 
-            circuit = Circuit(self._limits[endpoint], monotonic=self._monotonic, changed=changed)
+            circuit = Circuit(
+                self._limits[endpoint],
+                monotonic=self._monotonic,
+                changed=changed,
+                answered=lambda: self._answered(venue),
+            )
             self._circuits[(venue, endpoint)] = circuit
         return circuit
 

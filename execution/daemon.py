@@ -154,7 +154,10 @@ class Daemon:
         self._adapters: dict[str, Adapter] = {}
         self._subscribers: dict[str, Subscriber | LibrarySubscriber] = {}
         self._loop_seen = time.monotonic()
-        self._circuits = Circuits(opened=self.metrics.circuit_opened)
+        self._circuits = Circuits(
+            opened=self.metrics.circuit_opened,
+            answered=lambda venue: self._adapters[venue].health.last_answer_at,
+        )
 
     # --- starting ---------------------------------------------------------------------------------------------------
 

@@ -178,6 +178,29 @@ def test_a_circuit_that_nobody_asks_closes_on_probation(circuit: Circuit, clock:
     assert circuit.state is State.OPEN
 
 
+def test_nor_one_that_is_asked_once(circuit: Circuit, clock: Clock) -> None:
+    opened(circuit)
+    clock.now = circuit.retry_at + 3
+    meet(circuit, None)
+    clock.now += DEFAULT.settled - 1
+    assert circuit.state is State.HALF_OPEN
+    clock.now += 1
+    assert circuit.state is State.CLOSED
+    meet(circuit, AWAY)
+    assert circuit.state is State.OPEN
+
+
+def test_nor_one_of_a_venue_that_answers_other_things(clock: Clock) -> None:
+    heard: list[float] = [clock.now]
+    circuit = opened(Circuit(monotonic=clock, answered=lambda: heard[-1]))
+    clock.now = circuit.retry_at + DEFAULT.settled
+    assert circuit.state is State.HALF_OPEN, "what it answered before says nothing"
+    heard.append(clock.now)
+    assert circuit.state is State.CLOSED
+    meet(circuit, AWAY)
+    assert circuit.retry_at - clock.now == DEFAULT.first * DEFAULT.growth, "it did not close for having succeeded"
+
+
 @given(
     steps=st.lists(st.tuples(st.sampled_from(["ok", "away", "unknown", "no", "limited"]), st.floats(0, 5)), max_size=60)
 )
