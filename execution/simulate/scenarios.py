@@ -293,7 +293,7 @@ _DURATIONS = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1800, HOUR)
 
 def default_duration(span_ms: int) -> float:
     """How long an order works by default (seconds): a round number, so that twenty and more fit into the data where it is long."""
-    wanted = span_ms / 1000 / 20.6
+    wanted = (span_ms - 2 * lead(span_ms)) / 1000 / 20
     return float(max((step for step in _DURATIONS if step <= wanted), default=1))
 
 

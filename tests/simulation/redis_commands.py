@@ -149,6 +149,25 @@ def _hget(keys: Keyspace, key: bytes, field: bytes) -> Reply:
     return None if found is None else found.get(field)
 
 
+@COMMANDS.of("HEXISTS")
+def _hexists(keys: Keyspace, key: bytes, field: bytes) -> Reply:
+    found = keys.find(key, Hash)
+    return int(found is not None and field in found)
+
+
+@COMMANDS.of("HDEL")
+def _hdel(keys: Keyspace, key: bytes, field: bytes, *more: bytes) -> Reply:
+    found = keys.find(key, Hash)
+    if found is None:
+        return 0
+    before = {name: found.get(name) for name in (field, *more) if name in found}
+    for name in before:
+        del found[name]
+    keys.log(put_all, found, before)
+    keys.drop_empty(key, found)
+    return len(before)
+
+
 @COMMANDS.of("HMGET")
 def _hmget(keys: Keyspace, key: bytes, field: bytes, *more: bytes) -> Reply:
     found = keys.find(key, Hash) or Hash()

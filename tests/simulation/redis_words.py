@@ -76,6 +76,8 @@ commands: st.SearchStrategy[tuple[Any, ...]] = st.one_of(
     _command("PTTL", _any_key),
     _command("TYPE", _any_key),
     _command("HGET", _key("h"), _names),
+    _command("HEXISTS", _key("h"), _names),
+    _with_list("HDEL", _key("h"), _list(_names)),
     _with_list("HMGET", _key("h"), _list(_names)),
     _command("HGETALL", _key("h")),
     _with_list("HSET", _key("h"), _list(_names, _texts)),
@@ -170,6 +172,13 @@ calls: st.SearchStrategy[Call] = st.one_of(
         trades=st.lists(st.tuples(st.integers(100, 120), _texts, _texts), max_size=4),
     ),
     _call(
+        "pulse",
+        verb=st.sampled_from(["beat", "beat", "trip", "restore", "resume", "told", "prune"]),
+        source=st.sampled_from(["p", "q"]),
+        number=st.integers(0, 4),
+        text=_texts,
+    ),
+    _call(
         "order_state",
         order=_orders,
         sequence=st.integers(1, 20),
@@ -214,6 +223,8 @@ def wording(call: Call, state: dict[bytes, bytes], version: bytes | None) -> tup
         case "trades":
             rows = [word for at, *values in said["trades"] for word in (at, "f", values[0], "g", values[1])]
             return ["STREAM:TRADE", "cursors"], [said["shard"], said["most"], 2, *rows]
+        case "pulse":
+            return ["pulses"], [said["verb"], said["source"], said["number"], said["text"]]
         case "order_state":
             words = [word for pair in said["fields"] for word in pair]
             return [f"ORDER:{key}"], [said["sequence"], said["keep"], *words]

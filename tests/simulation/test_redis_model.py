@@ -205,7 +205,7 @@ def test_the_ledgers_scripts(pair: tuple[asyncio.Runner, Pair], said: list[Call]
 
 
 def test_every_script_is_compared() -> None:
-    assert {"accept", "commit", "lease", "note", "published", "trades", "order_state"} == set(SCRIPTS)
+    assert {"accept", "commit", "lease", "note", "published", "trades", "order_state", "pulse"} == set(SCRIPTS)
 
 
 @pytest.mark.parametrize(

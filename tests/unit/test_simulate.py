@@ -224,7 +224,7 @@ def test_the_usual_duration_leaves_room_for_twenty_orders(span: int) -> None:
     duration = default_duration(span)
     assert 1 <= duration <= 3600
     if span >= 60_000:
-        assert len(starts([seen(0, span)], duration=duration, every=None, count=None)) >= 19
+        assert len(starts([seen(0, span)], duration=duration, every=None, count=None)) >= 20
 
 
 # --- contestants ------------------------------------------------------------------------------------------------------------
