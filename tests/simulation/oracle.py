@@ -1,28 +1,52 @@
 """The judge of a run: the venues' record, the ledger and the published events against each other and against the promises.
 
-The venues' record is the truth. Nothing here asks the service what it thinks of itself.
+The venues' record is the truth. Nothing here asks the service what it thinks of itself. It judges plain records: those of a simulated
+world as well as those of real processes.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from adapters.base import VenueOrderStatus
 from execution.ledger import LoadedOrder, keys, order_key
-from execution.ledger.ledger import parse_order
 from schemas.event import OrderEvent
 from schemas.order import Role
 
-if TYPE_CHECKING:
-    from tests.simulation.world import World
-
 ZERO = Decimal(0)
-_event = msgspec.json.Decoder(OrderEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class AtVenue:
+    """An order of ours as a venue has it."""
+
+    child_id: str
+    """The client order id it came with."""
+    open: bool
+    fills: Mapping[str, Decimal]
+    """Quantities by trade id."""
+
+
+@dataclass
+class Records:
+    """What everybody wrote down of a run."""
+
+    venues: Mapping[str, Sequence[AtVenue]]
+    """By the venue's name: every order it ever took."""
+    ledger: Mapping[str, LoadedOrder | None]
+    """Every order by its key; None: rejected on arrival."""
+    events: Mapping[str, Sequence[OrderEvent]]
+    """By order id, in order of sequence, each once."""
+    signals: Collection[str]
+    """What was published and has to be an order or a rejection."""
+    waiting_events: int = 0
+    """How many still wait in the outbox."""
+    deaths: Sequence[str] = ()
+    """Replicas that ended by themselves, and of what."""
 
 
 @dataclass
@@ -44,40 +68,30 @@ class Verdict:
         return f"seed {self.seed}: {told}\n  -- what befell whom --\n  " + "\n  ".join(self.history)
 
 
-def orders(world: World) -> dict[str, LoadedOrder | None]:
-    """Every order of the ledger by its key; None: rejected on arrival."""
-    found: dict[str, LoadedOrder | None] = {}
-    for name, flat in world.redis.hashes("order:"):
-        found[name.rpartition(":")[2]] = parse_order(flat)
+def by_order(published: Iterable[OrderEvent]) -> dict[str, list[OrderEvent]]:
+    """Events as a consumer has them: each once by its id, by order, in order of sequence."""
+    once: dict[str, OrderEvent] = {}
+    for event in published:
+        once.setdefault(event.event_id, event)
+    found: dict[str, list[OrderEvent]] = defaultdict(list)
+    for event in once.values():
+        found[event.order_id].append(event)
+    for told in found.values():
+        told.sort(key=lambda event: event.sequence)
     return found
 
 
-def events(world: World) -> dict[str, list[OrderEvent]]:
-    """The events as a consumer has them: each once by its id, by order, in order of sequence."""
-    once: dict[str, OrderEvent] = {}
-    for kept in world.bus.topic("events").kept.values():
-        event = _event.decode(kept.message.data)
-        once.setdefault(event.event_id, event)
-    by_order: dict[str, list[OrderEvent]] = defaultdict(list)
-    for event in once.values():
-        by_order[event.order_id].append(event)
-    for told in by_order.values():
-        told.sort(key=lambda event: event.sequence)
-    return by_order
-
-
-def settled(world: World) -> bool:
+def settled(records: Records) -> bool:
     """Whether nothing is left to be done: every signal is an order that has ended, nothing is open, every event is out."""
-    ledger = orders(world)
-    for signal_id in world.signals:
-        if order_key(signal_id) not in ledger:
+    for signal_id in records.signals:
+        if order_key(signal_id) not in records.ledger:
             return False
-    for order in ledger.values():
+    for order in records.ledger.values():
         if order is not None and (not order.parent.status.terminal or _protecting(order)):
             return False
-    if any(paper.status is VenueOrderStatus.OPEN for venue in world.venues.values() for paper in venue.orders):
+    if any(order.open for orders in records.venues.values() for order in orders):
         return False
-    return all(not world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4))
+    return not records.waiting_events
 
 
 def _protecting(order: LoadedOrder) -> bool:
@@ -86,22 +100,21 @@ def _protecting(order: LoadedOrder) -> bool:
     return parent.has_bracket and parent.protection_ended is None and filled > 0
 
 
-def judge(world: World) -> Verdict:
-    verdict = Verdict(world.seed, history=world.history, steps=world.loop.steps, virtual_seconds=world.loop.time())
+def judge(records: Records, verdict: Verdict) -> Verdict:
+    """Write into a verdict whatever does not hold, and the counts."""
     say = verdict.broken.append
-    for name, error in world.deaths:
-        say(f"{name} ended by itself: {type(error).__name__}: {error}")
-    ledger, told = orders(world), events(world)
-    _venues_against_ledger(world, ledger, verdict)
-    for signal_id in world.signals:
-        if order_key(signal_id) not in ledger:
+    for death in records.deaths:
+        say(death)
+    _venues_against_ledger(records, verdict)
+    for signal_id in records.signals:
+        if order_key(signal_id) not in records.ledger:
             say(f"signal {signal_id} is nowhere: neither an order nor a rejection")
-    for key, order in ledger.items():
+    for order in records.ledger.values():
         if order is None:
             continue
         verdict.orders += 1
-        _judge_order(world, key, order, told.get(order.parent.order_id, []), say)
-    for order_id, sequence in told.items():
+        _judge_order(order, records.events.get(order.parent.order_id, ()), verdict)
+    for order_id, sequence in records.events.items():
         numbers = [event.sequence for event in sequence if event.sequence > 0]
         verdict.events += len(sequence)
         if numbers != list(range(1, len(numbers) + 1)):
@@ -109,32 +122,32 @@ def judge(world: World) -> Verdict:
     return verdict
 
 
-def _venues_against_ledger(world: World, ledger: dict[str, LoadedOrder | None], verdict: Verdict) -> None:
+def _venues_against_ledger(records: Records, verdict: Verdict) -> None:
     say = verdict.broken.append
     at_venues: dict[str, Decimal] = defaultdict(lambda: ZERO)
-    for venue in world.venues.values():
-        counts = Counter(paper.order.client_order_id for paper in venue.orders)
+    for venue, taken in records.venues.items():
+        counts = Counter(at_venue.child_id for at_venue in taken)
         for child_id, count in counts.items():
             if count > 1:
-                say(f"{venue.name} took {count} orders under {child_id}")
-        for paper in venue.orders:
+                say(f"{venue} took {count} orders under {child_id}")
+        for at_venue in taken:
             verdict.children += 1
-            child_id = paper.order.client_order_id
+            child_id = at_venue.child_id
             address = keys.key_of_child(child_id)
-            order = ledger.get(address[0]) if address is not None else None
+            order = records.ledger.get(address[0]) if address is not None else None
             child = next((c for c in order.children if c.child_id == child_id), None) if order is not None else None
             if child is None or order is None:
-                say(f"{venue.name} has {child_id}, which the ledger does not know")
+                say(f"{venue} has {child_id}, which the ledger does not know")
                 continue
-            if paper.status is VenueOrderStatus.OPEN and order.parent.status.terminal and not _protecting(order):
-                say(f"{child_id} is open at {venue.name}, its order has ended as {order.parent.status}")
+            if at_venue.open and order.parent.status.terminal and not _protecting(order):
+                say(f"{child_id} is open at {venue}, its order has ended as {order.parent.status}")
             booked = {fill.trade_id: fill.quantity for fill in order.fills if fill.child_id == child_id}
-            traded = {fill.trade_id: fill.quantity for fill in paper.fills}
+            traded = dict(at_venue.fills)
             verdict.fills += len(traded)
             if booked != traded:
-                say(f"fills of {child_id}: the ledger has {booked}, {venue.name} {traded}")
+                say(f"fills of {child_id}: the ledger has {booked}, {venue} {traded}")
             at_venues[f"{address[0] if address else ''}:{child.role}"] += sum(traded.values(), ZERO)
-    for key, order in ledger.items():
+    for key, order in records.ledger.items():
         if order is None:
             continue
         entry, closed = at_venues[f"{key}:{Role.ENTRY}"], at_venues[f"{key}:{Role.EXIT}"]
@@ -144,8 +157,8 @@ def _venues_against_ledger(world: World, ledger: dict[str, LoadedOrder | None], 
             say(f"{order.parent.order_id}: its exits closed {closed} of {entry}")
 
 
-def _judge_order(world: World, key: str, order: LoadedOrder, told: list[OrderEvent], say: object) -> None:
-    assert callable(say)
+def _judge_order(order: LoadedOrder, told: Sequence[OrderEvent], verdict: Verdict) -> None:
+    say = verdict.broken.append
     parent = order.parent
     if not parent.status.terminal:
         say(f"{parent.order_id} ({parent.algorithm}) has not ended: {parent.status}, waiting: {parent.waiting}")

@@ -22,6 +22,7 @@ from schemas import exact_json
 from tests.simulation import oracle
 from tests.simulation.bus import SimBus
 from tests.simulation.loop import SimLoop
+from tests.simulation.records import records
 from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
 from tests.simulation.replica import SimReplica
@@ -153,9 +154,11 @@ async def _run(seed: int, loop: SimLoop, calm: bool) -> oracle.Verdict:
         await asyncio.sleep(2.0)
         if not world.living:
             world.start_replica()
-        if oracle.settled(world):
+        if oracle.settled(records(world)):
             break
-    verdict = oracle.judge(world)
+    verdict = oracle.judge(
+        records(world), oracle.Verdict(seed, history=world.history, steps=loop.steps, virtual_seconds=loop.time())
+    )
     for replica in world.replicas:
         replica.kill()
     for market in markets:

@@ -1,0 +1,40 @@
+"""What was written down in a simulated world, for the judge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from adapters.base import VenueOrderStatus
+from execution.ledger import keys
+from execution.ledger.ledger import parse_order
+from schemas.event import OrderEvent
+from tests.simulation.oracle import AtVenue, Records, by_order
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_event = msgspec.json.Decoder(OrderEvent)
+
+
+def records(world: World) -> Records:
+    """Everybody's records as they are now."""
+    return Records(
+        venues={
+            venue.name: [
+                AtVenue(
+                    paper.order.client_order_id,
+                    paper.status is VenueOrderStatus.OPEN,
+                    {fill.trade_id: fill.quantity for fill in paper.fills},
+                )
+                for paper in venue.orders
+            ]
+            for venue in world.venues.values()
+        },
+        ledger={name.rpartition(":")[2]: parse_order(flat) for name, flat in world.redis.hashes("order:")},
+        events=by_order(_event.decode(kept.message.data) for kept in world.bus.topic("events").kept.values()),
+        signals=world.signals,
+        waiting_events=sum(world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4)),
+        deaths=[f"{name} ended by itself: {type(error).__name__}: {error}" for name, error in world.deaths],
+    )
