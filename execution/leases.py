@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from execution.ledger import Lease, Ledger, keys
+from execution.ledger import Lease, Ledger, Restored, keys
 from execution.metrics import Metrics
 from execution.store import STORE_ERRORS, Store
 from schemas import exact_json
@@ -109,6 +109,8 @@ class ShardLeases:
                 self._start(self._inbox(lease.shard))
         await self._register()
         await self._balance()
+        if not self._ledger.whole:
+            await self._restore()
         await self._pulse()
         self.last_beat = time.monotonic()
         self._metrics.shards_owned(len(self._owned))
@@ -128,6 +130,24 @@ class ShardLeases:
         await self._store.call("ZREMRANGEBYSCORE", keys.REPLICAS, "-inf", int(now - self._ttl * 1500))
         self.replicas = int(await self._store.call("ZCARD", keys.REPLICAS))
 
+    async def _restore(self) -> None:
+        """The store is another process than before: it may lack the last writes."""
+        found = await self._ledger.restore({shard: lease for shard, lease in self._owned.items() if lease.valid})
+        self._metrics.restored(found)
+        told = {outcome.name.lower(): count for outcome, count in found.items()}
+        if found[Restored.REFUSED]:
+            log.error("the store lacks writes that cannot be made again: the venues are asked", **told)
+        elif found[Restored.WRITTEN]:
+            log.error("the store had lost writes; they were made again", **told)
+        else:
+            log.info("the store has every write of the last seconds", **told)
+
+    @property
+    def _returning(self) -> bool:
+        """Whether the store came back so recently that a shard is left to who owned it last, and knows what it may lack."""
+        restarted = self._ledger.restarted_at
+        return restarted is not None and time.monotonic() - restarted < self._ttl / 2
+
     async def _balance(self) -> None:
         count = len(self._ledger.shards)
         share = -(-count // max(self.replicas, 1))
@@ -146,7 +166,7 @@ class ShardLeases:
             shard = (offset + step) % count
             if shard in self._owned:
                 continue
-            lease = await self._ledger.acquire(shard, self._ttl, self._ttl * MARGIN)
+            lease = await self._ledger.acquire(shard, self._ttl, self._ttl * MARGIN, own=self._returning)
             if lease is None:
                 continue
             self._owned[shard] = lease
@@ -160,6 +180,8 @@ class ShardLeases:
     async def _take(self, lease: Lease) -> None:
         log.debug("shard acquired", shard=lease.shard, epoch=lease.epoch)
         try:
+            # Before it is read: what the store lacks of it may be known here.
+            self._metrics.restored(await self._ledger.restore_shard(lease.shard, lease))
             await self._acquired(lease)
             await self._inbox(lease.shard)
         except STORE_ERRORS as error:

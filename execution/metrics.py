@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 
 from adapters.base import AdapterHealth
+from execution.ledger import Restored
 from schemas.order import OrderStatus
 from schemas.signal import Signal
 
@@ -170,6 +171,9 @@ class Metrics:
         self._fills = self._counter("fills_reported", "Fills told by venues, repetitions included", "venue")
         self._booked = self._counter("fills_booked", "Fills booked, each once", "venue")
         self._gate_refusals = self._counter("gate_refusals", "Child orders stopped directly before the wire")
+        self._restored = self._counter(
+            "store_writes_restored", "Writes of the last seconds, after a restart of the store", "outcome"
+        )
         self._illegal = self._counter("illegal_transitions", "Reports that contradict an order's state")
         self._errors = self._counter("internal_errors", "Failures of this program that nobody foresaw", "part")
 
@@ -224,6 +228,11 @@ class Metrics:
     def gate_refused(self) -> None:
         self._gate_refusals.inc()
 
+    def restored(self, found: Mapping[Restored, int]) -> None:
+        for outcome, count in found.items():
+            if count:
+                self._restored(outcome.name.lower()).inc(count)
+
     def illegal_transition(self) -> None:
         self._illegal.inc()
 
@@ -252,6 +261,12 @@ class Metrics:
         )
         self._timer = self._gauge("venue_timer_armed", "1 while this replica winds up the venue's own timer", "venue")
         self._timer_failures = self._counter("venue_timer_failures", "Times a venue's own timer was not set", "venue")
+        self._repairs = self._counter(
+            "reconciliation_repairs",
+            "What reconciliation put right: adopted, cancelled, fill_booked, ended",
+            "venue",
+            "kind",
+        )
         self._unwatched = self._gauge("unwatched_orders", "Open orders at a venue that nobody here knows", "venue")
 
     def venue_request(self, venue: str, kind: str, outcome: str, seconds: float) -> None:
@@ -287,6 +302,10 @@ class Metrics:
 
     def venue_timer_failed(self, venue: str) -> None:
         self._timer_failures(venue).inc()
+
+    def repaired(self, venue: str, kind: str, number: int = 1) -> None:
+        """Reconciliation put something right: `adopted`, `cancelled`, `fill_booked`, `ended`."""
+        self._repairs(venue, kind).inc(number)
 
     def unwatched_orders(self, venue: str, number: int) -> None:
         self._unwatched(venue).set(number)

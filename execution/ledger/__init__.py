@@ -1,7 +1,10 @@
 """The ledger: the only rooms that know Redis keys. One Lua commit per transition."""
 
+from execution.ledger.journal import Restored
 from execution.ledger.keys import child_id, generated_order_id, key_of_child, order_key, shard_of
-from execution.ledger.ledger import (
+from execution.ledger.ledger import Ledger
+from execution.ledger.reader import LedgerReader
+from execution.ledger.records import (
     Accepted,
     AcceptOutcome,
     Change,
@@ -9,13 +12,11 @@ from execution.ledger.ledger import (
     Duplicate,
     Fenced,
     Lease,
-    Ledger,
     LedgerMismatch,
     LoadedOrder,
     Overfill,
     ShardsDiffer,
 )
-from execution.ledger.reader import LedgerReader
 
 __all__ = [
     "AcceptOutcome",
@@ -30,6 +31,7 @@ __all__ = [
     "LedgerReader",
     "LoadedOrder",
     "Overfill",
+    "Restored",
     "ShardsDiffer",
     "child_id",
     "generated_order_id",

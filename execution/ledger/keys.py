@@ -52,9 +52,10 @@ def shard_of(key: str, shards: int) -> int:
 class ShardKeys:
     """The Redis keys of one shard. They share a hash tag, so that one script may touch them all on a cluster."""
 
-    __slots__ = ("inbox", "lease", "live", "outbox", "outbox_cursor", "tag")
+    __slots__ = ("inbox", "lease", "live", "number", "outbox", "outbox_cursor", "tag")
 
     def __init__(self, shard: int) -> None:
+        self.number = shard
         self.tag = f"{{s{shard:02d}}}"
         self.lease = f"{self.tag}:lease"
         self.live = f"{self.tag}:live"

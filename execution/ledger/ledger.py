@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
 from execution import failpoints
-from execution.ledger import keys
+from execution.ledger import journal, keys
+from execution.ledger.journal import Journal, Restored, Write
 from execution.ledger.keys import ShardKeys
+from execution.ledger.records import (
+    Accepted,
+    AcceptOutcome,
+    Change,
+    Conflict,
+    Duplicate,
+    Fenced,
+    Lease,
+    LedgerMismatch,
+    LoadedOrder,
+    Overfill,
+    ShardsDiffer,
+    parse_order,
+)
 from execution.store import Script, Store, StoreRefused, StoreUnavailable
 from schemas import exact_json
 from schemas.event import OrderEvent
-from schemas.order import ChildOrder, Fill, ParentOrder, Role
+from schemas.order import Role
 from schemas.terms import MAX_DIGITS
 
 log = structlog.get_logger(__name__)
@@ -28,87 +42,10 @@ _ACCEPT = Script.load(_SCRIPTS / "accept.lua")
 _COMMIT = Script.load(_SCRIPTS / "commit.lua")
 _LEASE = Script.load(_SCRIPTS / "lease.lua")
 _NOTE = Script.load(_SCRIPTS / "note.lua")
-
-_parent = msgspec.json.Decoder(ParentOrder, float_hook=Decimal)
-"""What a signal says in its own words (metadata, parameters) keeps its digits too."""
-_child = msgspec.json.Decoder(ChildOrder)
-_fill = msgspec.json.Decoder(Fill)
+_HAND = Script.load(_SCRIPTS / "hand.lua")
 
 COMMAND_MEMORY_SECONDS = 7 * 86400
 _UNIT = Decimal(1).scaleb(MAX_DIGITS)
-
-
-class Fenced(Exception):
-    """The shard is not, or no longer, ours: another replica may own the order. Nothing was written."""
-
-
-class Overfill(Exception):
-    """A commit would have let the children claim more than the parent's quantity. Nothing was written."""
-
-
-class LedgerMismatch(Exception):
-    """The order in the ledger is not as this replica knows it. Nothing was written."""
-
-
-class ShardsDiffer(ValueError):
-    """SHARDS differs from what the ledger was made with; set it to the ledger's number."""
-
-
-class Lease(msgspec.Struct):
-    """Ownership of one shard. `valid_until` is our monotonic clock, with a margin before the lease really ends."""
-
-    shard: int
-    owner: str
-    epoch: int
-    valid_until: float
-    inherited_until: int
-    """Ms since the epoch, the store's clock: until then the previous owner may have sent requests."""
-
-    @property
-    def valid(self) -> bool:
-        return time.monotonic() < self.valid_until
-
-
-class Accepted(msgspec.Struct, frozen=True):
-    """The order is in the ledger, by this call."""
-
-
-class Duplicate(msgspec.Struct, frozen=True):
-    """The same signal was accepted (or rejected) before; it has an order already."""
-
-    order_id: str
-
-
-class Conflict(msgspec.Struct, frozen=True):
-    """The signal id belongs to a signal with other content."""
-
-    order_id: str
-
-
-AcceptOutcome = Accepted | Duplicate | Conflict
-
-
-class Change(msgspec.Struct, kw_only=True):
-    """What one commit writes."""
-
-    parent: ParentOrder
-    children: Sequence[ChildOrder] = ()
-    fills: Sequence[Fill] = ()
-    events: Sequence[OrderEvent] = ()
-    places: frozenset[Role] = frozenset()
-    """The roles for which new claims are made, which must fit: entries the parent's quantity, exits what is held."""
-    over: bool = False
-    """Nothing more is to be decided: the order leaves the live ones, and is kept for a while."""
-    reopened: bool = False
-    """It was over and is not any more: a fill came late that needs protection."""
-    held: Decimal = Decimal(0)
-    """What the entry has filled: the most that exits may close."""
-
-
-class LoadedOrder(msgspec.Struct):
-    parent: ParentOrder
-    children: list[ChildOrder]
-    fills: list[Fill]
 
 
 class Ledger:
@@ -134,6 +71,18 @@ class Ledger:
         self._operation = 0
         self._prefix = f"{instance}:{time.time_ns():x}:"
         self.shards = [ShardKeys(shard) for shard in range(shards)]
+        self._journal = Journal()
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self.restarted_at: float | None = None
+        """Monotonic time at which the store was last found to be another process than before."""
+        self._answered_at = time.monotonic()
+        self._in_doubt_since = self._answered_at
+        self._held: dict[int, int] = {}
+        """The epoch of the last lease of each shard that this process held."""
+        self._continued: set[int] = set()
+        """Shards that nobody else owned between our last two leases."""
+        store.on_reconnect(self._reconnected)
 
     async def open(self) -> None:
         """Check that this replica divides orders into shards as the ledger does.
@@ -207,28 +156,35 @@ class Ledger:
         events: Sequence[OrderEvent],
         fields: list[Any],
     ) -> AcceptOutcome:
-        reply = await self._certainly(
-            _ACCEPT,
-            [shard.order(key), shard.signal(key), shard.live, shard.outbox, shard.lease, shard.inbox],
-            [
-                self._next_operation(),
-                f"{content} {order_id}",
-                mode,
-                self._instance,
-                lease.epoch if lease else "",
-                quantity,
-                claimed,
-                self._order_retention,
-                self._signal_retention,
-                key,
-                len(events),
-                *[exact_json.encode(event) for event in events],
-                *fields,
-            ],
-            None,
-        )
+        touched = [shard.order(key), shard.signal(key), shard.live, shard.outbox, shard.lease, shard.inbox]
+        arguments = [
+            self._next_operation(),
+            f"{content} {order_id}",
+            mode,
+            self._instance,
+            lease.epoch if lease else "",
+            quantity,
+            claimed,
+            self._order_retention,
+            self._signal_retention,
+            key,
+            len(events),
+            *[exact_json.encode(event) for event in events],
+            *fields,
+        ]
+        reply = await self._certainly(_ACCEPT, touched, arguments, None)
         outcome = reply[0]
+
+        async def again(held: Lease | None) -> Restored:
+            if mode == "own":
+                arguments[2:5] = ["own", self._instance, held.epoch] if held else ["hand", self._instance, ""]
+            reply = await self._store.script(_ACCEPT, touched, arguments)
+            if reply[0] == b"OK":
+                return Restored.THERE if len(reply) > 1 else Restored.WRITTEN
+            return Restored.REFUSED if reply[0] == b"FENCED" else Restored.THERE
+
         if outcome == b"OK":
+            self._keep(shard, arguments, again)
             return Accepted()
         if outcome in (b"DUPLICATE", b"CONFLICT"):
             known = reply[1].decode().partition(" ")[2]
@@ -308,7 +264,19 @@ class Ledger:
             parent.version = expected
             raise
         outcome = reply[0]
+
+        async def again(held: Lease | None) -> Restored:
+            if held is None:
+                return Restored.REFUSED
+            arguments[2] = held.epoch
+            reply = await self._store.script(_COMMIT, touched, arguments)
+            if reply[0] == b"OK":
+                return Restored.THERE if len(reply) > 1 else Restored.WRITTEN
+            later = reply[0] == b"VERSION" and int(reply[1]) > expected
+            return Restored.THERE if later else Restored.REFUSED
+
         if outcome == b"OK":
+            self._keep(shard, arguments, again)
             return
         parent.version = expected
         if outcome == b"FENCED":
@@ -320,12 +288,8 @@ class Ledger:
     async def note(self, key: str, command_id: str, event: OrderEvent) -> None:
         """Publish an event that changes no order, once per command."""
         shard = self.shards[self.shard_of(key)]
-        await self._certainly(
-            _NOTE,
-            [shard.outbox, shard.command(command_id)],
-            [exact_json.encode(event), COMMAND_MEMORY_SECONDS],
-            None,
-        )
+        touched = [shard.outbox, shard.command(command_id)]
+        await self._written(shard, _NOTE, touched, [exact_json.encode(event), COMMAND_MEMORY_SECONDS])
 
     async def command_seen(self, shard: int, command_id: str) -> bool:
         return bool(await self._store.call("EXISTS", self.shards[shard].command(command_id)))
@@ -335,10 +299,15 @@ class Ledger:
         await self._store.call("SET", self.shards[shard].command(command_id), "1", "EX", COMMAND_MEMORY_SECONDS)
 
     async def hand_command(self, shard: int, command: bytes) -> None:
-        """Leave a command for the shard's owner."""
-        inbox = self.shards[shard].inbox
-        await self._store.call("XADD", inbox, "*", "command", command)
-        await self._store.call("PUBLISH", keys.WAKE_CHANNEL, inbox)
+        """Leave a command for the shard's owner.
+
+        Raises:
+            StoreUnavailable: no certain answer within the patience; the command must be offered again.
+        """
+        at = self.shards[shard]
+        await self._written(
+            at, _HAND, [at.inbox, at.command(self._next_operation())], [command, COMMAND_MEMORY_SECONDS]
+        )
 
     async def read_inbox(self, shard: int, count: int = 500) -> list[tuple[str, str, bytes]]:
         """What other replicas left for the owner: (entry id, `order` or `command`, its key or JSON)."""
@@ -361,18 +330,28 @@ class Ledger:
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
-    async def acquire(self, shard: int, seconds: float, margin: float) -> Lease | None:
-        """Take a shard that nobody holds; None while somebody does."""
-        asked = time.monotonic()
-        reply = await self._lease("acquire", shard, "", seconds)
+    async def acquire(self, shard: int, seconds: float, margin: float, *, own: bool = False) -> Lease | None:
+        """Take a shard that nobody holds; None while somebody does. `own`: only if it was ours last."""
+        asked, run = time.monotonic(), self._store.run_id
+        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "")
         if reply[0] != b"OK":
             return None
-        return Lease(shard, self._instance, int(reply[2]), asked + seconds - margin, int(reply[3]))
+        before = reply[5].decode()
+        suspect = bool(before and run and before != run)
+        epoch = int(reply[2])
+        (self._continued.add if self._held.get(shard) == epoch - 1 else self._continued.discard)(shard)
+        self._held[shard] = epoch
+        # Renewals may be among what is missing.
+        inherited = max(int(reply[3]), int(reply[4]) + int(seconds * 1000)) if suspect else int(reply[3])
+        return Lease(shard, self._instance, epoch, asked + seconds - margin, inherited, suspect)
 
     async def renew(self, lease: Lease, seconds: float, margin: float) -> int | None:
         """Extend a lease in place; returns how many entries wait in the shard's inbox, None when the lease is lost."""
         asked = time.monotonic()
-        reply = await self._lease("renew", lease.shard, lease.epoch, seconds)
+        whole = self._whole.is_set() and not lease.suspect
+        reply = await self._lease(
+            "renew", lease.shard, lease.epoch, seconds, (self._store.run_id or "") if whole else ""
+        )
         if reply[0] != b"OK":
             return None
         lease.valid_until = asked + seconds - margin
@@ -383,12 +362,69 @@ class Ledger:
         lease.valid_until = 0.0
         await self._lease("release", lease.shard, lease.epoch, 0)
 
-    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float) -> list[Any]:
+    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "") -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
-            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000)]
+            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more]
         )
+        self._answered_at = time.monotonic()
         return reply
+
+    # --- a store that came back without its last writes ---------------------------------------------------------------
+
+    @property
+    def whole(self) -> bool:
+        """Whether the store has what this replica wrote, as far as it remembers. Until then orders are not written to."""
+        return self._whole.is_set()
+
+    def _reconnected(self, changed: bool) -> None:
+        if changed:
+            if self._whole.is_set():
+                self._in_doubt_since = self._answered_at - journal.SECONDS
+            self._whole.clear()
+            self.restarted_at = time.monotonic()
+
+    async def restore(self, leases: Mapping[int, Lease]) -> dict[Restored, int]:
+        """Write again what the store may lack, each shard's under the lease held now, and let new writes through.
+
+        Returns how many writes of the last seconds were there, were written again, and could not be.
+
+        Raises:
+            StoreUnavailable: the store went away again; to be called again.
+        """
+        restarted = self.restarted_at
+        found = dict.fromkeys(Restored, 0)
+        for shard in self._journal.shards(self._in_doubt_since):
+            for outcome, count in (await self.restore_shard(shard, leases.get(shard))).items():
+                found[outcome] += count
+        if self.restarted_at == restarted:
+            self._whole.set()
+        return found
+
+    async def restore_shard(self, shard: int, lease: Lease | None) -> dict[Restored, int]:
+        """Write again what the store may lack of one shard; see `restore`."""
+        found = dict.fromkeys(Restored, 0)
+        for write in self._journal.of(shard, self._in_doubt_since):
+            found[await write.again(lease)] += 1
+        if lease is not None and shard in self._continued and not found[Restored.REFUSED]:
+            lease.suspect = False  # nobody but this process has written to it
+        return found
+
+    def _keep(
+        self, shard: ShardKeys, arguments: Sequence[Any], again: Callable[[Lease | None], Awaitable[Restored]]
+    ) -> None:
+        size = sum(len(word) for word in arguments if isinstance(word, (str, bytes)))
+        self._journal.keep(Write(time.monotonic(), shard.number, size, again))
+
+    async def _written(self, shard: ShardKeys, script: Script, touched: list[str], arguments: list[Any]) -> None:
+        """Run a script that needs no lease, and remember it."""
+        await self._certainly(script, touched, arguments, None)
+
+        async def again(_: Lease | None) -> Restored:
+            reply = await self._store.script(script, touched, arguments)
+            return Restored.THERE if len(reply) > 1 else Restored.WRITTEN
+
+        self._keep(shard, arguments, again)
 
     # --- certainty --------------------------------------------------------------------------------------------------
 
@@ -410,6 +446,7 @@ class Ledger:
         pause = 0.05
         while True:
             try:
+                await self._until_whole()
                 failpoints.hit("ledger.before")
                 reply: list[Any] = await self._store.script(script, touched, arguments)
             except (StoreUnavailable, StoreRefused) as error:
@@ -423,31 +460,18 @@ class Ledger:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
             else:
+                self._answered_at = time.monotonic()
                 failpoints.hit("ledger.after")
                 return reply
 
-
-def parse_order(flat: Any) -> LoadedOrder | None:
-    """An order from its hash, as `HGETALL` gives it."""
-    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-    parent: ParentOrder | None = None
-    children: list[ChildOrder] = []
-    fills: list[Fill] = []
-    for name, value in pairs:
-        if name == b"parent":
-            parent = _parent.decode(value)
-        elif name.startswith(b"c:"):
-            children.append(_child.decode(value))
-        elif name.startswith(b"f:"):
-            fills.append(_fill.decode(value))
-        elif name == b"v":
-            version = int(value)
-    if parent is None:
-        return None
-    parent.version = version
-    children.sort(key=lambda child: child.number)
-    fills.sort(key=lambda fill: (fill.timestamp, fill.trade_id))
-    return LoadedOrder(parent, children, fills)
+    async def _until_whole(self) -> None:
+        """Let nothing new be written before what it builds upon is there again."""
+        if not self._whole.is_set():
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._whole.wait()
+            except TimeoutError:
+                raise StoreUnavailable("the store is being restored", maybe_applied=False) from None
 
 
 def _fixed(number: Decimal) -> str:

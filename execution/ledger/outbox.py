@@ -7,7 +7,7 @@ from typing import Any
 
 from execution.ledger import keys
 from execution.ledger.keys import ShardKeys
-from execution.ledger.ledger import Lease
+from execution.ledger.records import Lease
 from execution.store import Script, Store
 
 _SCRIPTS = Path(__file__).parent / "scripts"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from execution.ledger.ledger import AcceptOutcome, Change, Lease, LoadedOrder
+from execution.ledger.records import AcceptOutcome, Change, Lease, LoadedOrder
 
 
 class OrderLedger(Protocol):

@@ -8,7 +8,7 @@ import msgspec
 
 from execution.ledger import keys
 from execution.ledger.keys import ShardKeys
-from execution.ledger.ledger import LoadedOrder, parse_order
+from execution.ledger.records import LoadedOrder, parse_order
 from execution.store import Store
 from schemas.event import OrderEvent
 

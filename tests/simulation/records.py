@@ -8,7 +8,7 @@ import msgspec
 
 from adapters.base import VenueOrderStatus
 from execution.ledger import keys
-from execution.ledger.ledger import parse_order
+from execution.ledger.records import parse_order
 from schemas.event import OrderEvent
 from tests.simulation.oracle import AtVenue, Records, by_order
 

@@ -132,6 +132,7 @@ calls: st.SearchStrategy[Call] = st.one_of(
         owner=_owners,
         epoch=_epochs,
         ms=st.sampled_from([10**7, 10**7, 10**7, 0]),
+        more=st.sampled_from(["", "own", "run1", "run2"]),
     ),
     _call(
         "accept",
@@ -163,6 +164,7 @@ calls: st.SearchStrategy[Call] = st.one_of(
         )
         for _ in range(3)
     ],
+    _call("hand", command=_texts, operation=st.sampled_from(["c1", "c2"])),
     _call("note", event=_texts, command=st.sampled_from(["c1", "c2"])),
     _call("published", owner=_owners, epoch=_epochs, last=st.builds(Entry, st.integers(0, 4))),
     _call(
@@ -198,7 +200,7 @@ def wording(call: Call, state: dict[bytes, bytes], version: bytes | None) -> tup
     key = said.get("order", "")
     match call.script:
         case "lease":
-            return [SHARD.lease, SHARD.inbox], [said["verb"], said["owner"], said["epoch"], said["ms"]]
+            return [SHARD.lease, SHARD.inbox], [said["verb"], said["owner"], said["epoch"], said["ms"], said["more"]]
         case "accept":
             words = [said["operation"], said["content"], said["mode"], said["owner"], said["epoch"], said["quantity"]]
             words += [said["claimed"], 200_000, 300_000, key, len(said["events"]), *said["events"]]
@@ -212,6 +214,8 @@ def wording(call: Call, state: dict[bytes, bytes], version: bytes | None) -> tup
             return [SHARD.order(key), SHARD.live, SHARD.outbox, SHARD.lease, SHARD.signal(key)], words
         case "note":
             return [SHARD.outbox, SHARD.command(said["command"])], [said["event"], 200_000]
+        case "hand":
+            return [SHARD.inbox, SHARD.command(said["operation"])], [said["command"], 200_000]
         case "published":
             following = Entry(said["last"].number, following=True)
             return [SHARD.outbox, SHARD.outbox_cursor, SHARD.lease], [

@@ -196,7 +196,7 @@ def test_the_ledgers_scripts(pair: tuple[asyncio.Runner, Pair], said: list[Call]
 
     async def run() -> None:
         await servers.empty()
-        await servers.run(Call("lease", {"verb": "acquire", "owner": "a", "epoch": "", "ms": 10**7}))
+        await servers.run(Call("lease", {"verb": "acquire", "owner": "a", "epoch": "", "ms": 10**7, "more": ""}))
         for call in said:
             await servers.run(call)
         await servers.state()
@@ -205,7 +205,17 @@ def test_the_ledgers_scripts(pair: tuple[asyncio.Runner, Pair], said: list[Call]
 
 
 def test_every_script_is_compared() -> None:
-    assert {"accept", "commit", "lease", "note", "published", "trades", "order_state", "pulse"} == set(SCRIPTS)
+    assert set(SCRIPTS) == {
+        "accept",
+        "commit",
+        "hand",
+        "lease",
+        "note",
+        "order_state",
+        "published",
+        "pulse",
+        "trades",
+    }
 
 
 @pytest.mark.parametrize(

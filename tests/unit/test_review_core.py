@@ -17,7 +17,7 @@ from algorithms.base import Lookback, Market, View
 from algorithms.decide import decide
 from algorithms.trigger import armed, until, watch
 from execution.history import Histories
-from execution.ledger.ledger import parse_order
+from execution.ledger.records import parse_order
 from execution.market_data import Feed, MarketData
 from execution.order_state import OrderState
 from schemas import exact_json

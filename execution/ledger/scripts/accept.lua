@@ -7,7 +7,7 @@
 local known = redis.call('GET', KEYS[2])
 if known then
   if known ~= ARGV[2] then return {'CONFLICT', known} end
-  if redis.call('HGET', KEYS[1], 'op') == ARGV[1] then return {'OK'} end
+  if redis.call('HGET', KEYS[1], 'op') == ARGV[1] then return {'OK', 'AGAIN'} end
   return {'DUPLICATE', known}
 end
 local mode = ARGV[3]

@@ -6,7 +6,7 @@
 --      12 quantity the entry holds, which exits may close
 --      then (field, claim) pairs, events, field and value pairs; a claim's field is k:<number>, of an exit x:<number>
 local state = redis.call('HMGET', KEYS[1], 'v', 'op', 'qty', 'claimed', 'exited')
-if state[2] == ARGV[1] then return {'OK'} end
+if state[2] == ARGV[1] then return {'OK', 'AGAIN'} end
 local lease = redis.call('HMGET', KEYS[4], 'owner', 'epoch', 'until')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

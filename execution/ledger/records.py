@@ -1,0 +1,117 @@
+"""What the ledger takes and gives: leases, outcomes, changes, and orders as they are stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from schemas.event import OrderEvent
+from schemas.order import ChildOrder, Fill, ParentOrder, Role
+
+_parent = msgspec.json.Decoder(ParentOrder, float_hook=Decimal)
+"""What a signal says in its own words (metadata, parameters) keeps its digits too."""
+_child = msgspec.json.Decoder(ChildOrder)
+_fill = msgspec.json.Decoder(Fill)
+
+
+class Fenced(Exception):
+    """The shard is not, or no longer, ours: another replica may own the order. Nothing was written."""
+
+
+class Overfill(Exception):
+    """A commit would have let the children claim more than the parent's quantity. Nothing was written."""
+
+
+class LedgerMismatch(Exception):
+    """The order in the ledger is not as this replica knows it. Nothing was written."""
+
+
+class ShardsDiffer(ValueError):
+    """SHARDS differs from what the ledger was made with; set it to the ledger's number."""
+
+
+class Lease(msgspec.Struct):
+    """Ownership of one shard. `valid_until` is our monotonic clock, with a margin before the lease really ends."""
+
+    shard: int
+    owner: str
+    epoch: int
+    valid_until: float
+    inherited_until: int
+    """Ms since the epoch, the store's clock: until then the previous owner may have sent requests."""
+    suspect: bool = False
+    """Whether the store was restarted or failed over since an owner last confirmed the shard as whole: what the last owner wrote
+    at the end may be missing, though it acted on it."""
+
+    @property
+    def valid(self) -> bool:
+        return time.monotonic() < self.valid_until
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The order is in the ledger, by this call."""
+
+
+class Duplicate(msgspec.Struct, frozen=True):
+    """The same signal was accepted (or rejected) before; it has an order already."""
+
+    order_id: str
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """The signal id belongs to a signal with other content."""
+
+    order_id: str
+
+
+AcceptOutcome = Accepted | Duplicate | Conflict
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """What one commit writes."""
+
+    parent: ParentOrder
+    children: Sequence[ChildOrder] = ()
+    fills: Sequence[Fill] = ()
+    events: Sequence[OrderEvent] = ()
+    places: frozenset[Role] = frozenset()
+    """The roles for which new claims are made, which must fit: entries the parent's quantity, exits what is held."""
+    over: bool = False
+    """Nothing more is to be decided: the order leaves the live ones, and is kept for a while."""
+    reopened: bool = False
+    """It was over and is not any more: a fill came late that needs protection."""
+    held: Decimal = Decimal(0)
+    """What the entry has filled: the most that exits may close."""
+
+
+class LoadedOrder(msgspec.Struct):
+    parent: ParentOrder
+    children: list[ChildOrder]
+    fills: list[Fill]
+
+
+def parse_order(flat: Any) -> LoadedOrder | None:
+    """An order from its hash, as `HGETALL` gives it."""
+    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+    parent: ParentOrder | None = None
+    children: list[ChildOrder] = []
+    fills: list[Fill] = []
+    for name, value in pairs:
+        if name == b"parent":
+            parent = _parent.decode(value)
+        elif name.startswith(b"c:"):
+            children.append(_child.decode(value))
+        elif name.startswith(b"f:"):
+            fills.append(_fill.decode(value))
+        elif name == b"v":
+            version = int(value)
+    if parent is None:
+        return None
+    parent.version = version
+    children.sort(key=lambda child: child.number)
+    fills.sort(key=lambda fill: (fill.timestamp, fill.trade_id))
+    return LoadedOrder(parent, children, fills)
