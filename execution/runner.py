@@ -44,6 +44,9 @@ log = structlog.get_logger(__name__)
 CLOSED_KEPT = 5_000
 CLOSED_SECONDS = 120.0
 RELOAD_SECONDS = 1.0
+LOADS_AT_ONCE = 8
+"""Orders of a shard that are read at a time when it is taken over: each is a round trip, and until it is read nobody works it. More
+would only make every turn of the event loop longer."""
 
 
 class Runner:
@@ -325,7 +328,14 @@ class Runner:
             StoreUnavailable: they could not be read; the shard should be given up.
         """
         self._leases[lease.shard] = lease
-        for key in await self._ledger.live(lease.shard):
+        unread = iter(await self._ledger.live(lease.shard))
+        readers = [self._find_each(unread) for _ in range(LOADS_AT_ONCE)]
+        for failure in await asyncio.gather(*readers, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _find_each(self, unread: Iterator[str]) -> None:
+        for key in unread:
             await self.find(key)
 
     async def read_inbox(self, shard: int) -> list[tuple[str, bytes]]:

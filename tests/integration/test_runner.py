@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adapters.base import ApprovedOrder
-from execution.ledger import Accepted, Conflict, Duplicate, child_id, order_key
+from execution.ledger import Accepted, Conflict, Duplicate, LoadedOrder, child_id, order_key
 from execution.store import Store
 from schemas.command import parse
 from schemas.order import ChildState, OrderStatus
@@ -300,6 +300,28 @@ async def test_a_create_under_way_when_its_sender_dies(store: Store, venue: Scri
     assert venue.creates == [FIRST, FIRST], "once by the first replica; then by the wire, or by the second"
     assert venue.traded == 10
     await agree(second, venue)
+    await second.die()
+
+
+async def test_the_orders_of_a_shard_are_read_several_at_a_time(store: Store, venue: ScriptedVenue) -> None:
+    first = await Replica(store, {"alpha": venue}, "a", shards=1).start()
+    for number in range(40):
+        await first.signal(f"s{number}")
+    await first.stop()
+    second = Replica(store, {"alpha": venue}, "b", shards=1)
+    load, under_way = second.ledger.load, [0]
+
+    async def counted(key: str) -> LoadedOrder | None:
+        under_way.append(under_way[-1] + 1)
+        try:
+            return await load(key)
+        finally:
+            under_way.append(under_way[-1] - 1)
+
+    second.ledger.load = counted  # type: ignore[method-assign]
+    await second.start()
+    await until(lambda: second.runner.live == 40)
+    assert 1 < max(under_way) <= 8
     await second.die()
 
 
