@@ -138,6 +138,9 @@ class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
     filled: Decimal | None = None
     price: Decimal | None = None
     side: Side | None = None
+    order_type: OrderType | None = None
+    stop_price: Decimal | None = None
+    time_in_force: TimeInForce | None = None
     timestamp: int | None = None
     """When the venue last changed the order, in ms."""
     reason: str | None = None

@@ -29,6 +29,13 @@ _LIMIT_REACH = Decimal("0.02")
 """How far behind its trigger a stop-limit may trade, where the venue has no stop at market."""
 
 
+def tag_of(order_type: OrderType) -> str:
+    """Which exit an order of a type is."""
+    if order_type is OrderType.MARKET:
+        return _CLOSE
+    return _PROFIT if order_type is OrderType.LIMIT else _STOP
+
+
 def protect(view: View) -> Decision:
     """What should be done about the exits now."""
     order = view.order

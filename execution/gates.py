@@ -70,6 +70,10 @@ class WireGate:
         if sent is not None:
             sent.put(child.child_id, child.executed)
 
+    def adopt(self, key: str, child: ChildOrder) -> None:
+        """Count a child that this process did not send, and that the venue has."""
+        self._of(key, child.role).put(child.child_id, child.claim)
+
     def know(self, key: str, children: list[ChildOrder]) -> None:
         """Count the children of an order taken over from another replica."""
         self.forget(key)

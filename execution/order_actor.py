@@ -17,11 +17,12 @@ import msgspec
 import structlog
 from pydantic import ValidationError
 
-from adapters.base import Adapter
+from adapters.base import Adapter, VenueOrder
 from algorithms.base import Algorithm, Cancel, Decision, Done, Market, Nothing, Refusal, View, When
 from algorithms.decide import decide, reduced, without
 from algorithms.worked import Worked
 from execution import failpoints
+from execution.adoption import adopt
 from execution.costs import Costs
 from execution.gates import WireGate
 from execution.ledger import Fenced, Lease
@@ -166,6 +167,42 @@ class OrderActor:
     def refresh(self, child: ChildOrder) -> None:
         """Ask the venue for a child; nothing new is decided until it has answered."""
         self._requests.refresh(child)
+
+    async def adopt(self, venue: str, told: VenueOrder) -> ChildOrder | None:
+        """Take up an order that a venue holds under an id of this one and that the ledger does not know; wait until it is committed.
+
+        None: it cannot be one of this order's, or it was known already.
+
+        Raises:
+            Fenced: another replica owns the order now.
+        """
+        adopted: list[ChildOrder] = []
+
+        def book(now: int) -> None:
+            # What the algorithm would place now says what this one was for.
+            expected = self._decide(now).place if not self.state.parent.status.terminal else ()
+            child = adopt(self.state, venue, told, expected, now)
+            if child is not None:
+                adopted.append(child)
+                self._tell_adopted(child, venue)
+
+        await self.booked(book)
+        return adopted[0] if adopted else None
+
+    def _tell_adopted(self, child: ChildOrder, venue: str) -> None:
+        self.desk.gate.adopt(self.key, child)
+        self.desk.metrics.repaired(venue, "adopted")
+        claimed, quantity = self.state.totals.claimed, self.state.parent.quantity
+        excess = f"{claimed - quantity:f}" if claimed > quantity else None
+        tell = self.log.critical if excess is not None else self.log.error
+        tell(
+            "an order at the venue that the ledger had lost was adopted",
+            venue=venue,
+            client_order_id=child.child_id,
+            state=child.state.value,
+            quantity=str(child.quantity),
+            beyond_the_order=excess,
+        )
 
     def post(self, booking: Booking | None) -> None:
         """Book something soon; None only wakes the order."""

@@ -6,9 +6,11 @@ it causes. Booking the same thing again changes nothing.
 
 from __future__ import annotations
 
+import bisect
 import copy
 from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -63,7 +65,7 @@ class OrderState:
         self.parent = parent
         self.rules = rules
         self.children: list[ChildOrder] = []
-        """Every child, in the order in which they were decided."""
+        """Every child, in the order in which they were decided: by number, which may have gaps."""
         self.entries = RunningTotals()
         """The children that build the position."""
         self.exits = RunningTotals()
@@ -237,7 +239,7 @@ class OrderState:
 
     def place(self, place: Place, now: int) -> ChildOrder:
         """Intend a child order; nothing may be sent before this is committed."""
-        number = len(self.children) + 1
+        number = self.children[-1].number + 1 if self.children else 1
         child = ChildOrder(
             child_id=keys.child_id(self.key, number),
             number=number,
@@ -425,10 +427,22 @@ class OrderState:
             child.reason = reason
             self._mark(child, now)
 
-    def venue_order(self, child: ChildOrder, told: VenueOrder, now: int) -> None:
+    def adopt(self, child: ChildOrder, told: VenueOrder, reason: str, now: int) -> None:
+        """Take up a child that the venue has and the ledger has not. What is there is a fact, also where it claims too much."""
+        bisect.insort(self.children, child, key=attrgetter("number"))
+        self._by_id[child.child_id] = child
+        self._sums(child).add(child)
+        self._mark(child, now)
+        trigger = self.parent.trigger
+        if child.role is Role.ENTRY and trigger is not None and not trigger.native and trigger.fired_at is None:
+            self.triggered(msgspec.structs.replace(trigger, fired_at=child.created_at), now)
+        self.venue_order(child, told, now, reason=reason)
+
+    def venue_order(self, child: ChildOrder, told: VenueOrder, now: int, *, reason: str | None = None) -> None:
         """Book what the venue says of a child: its fills, its cumulative quantity, its state.
 
-        Reports may come late, twice and out of order: quantities only grow, and what has ended stays ended.
+        Reports may come late, twice and out of order: quantities only grow, and what has ended stays ended. `reason`: why it
+        is only known now.
         """
         self._sums(child).revive(child)
         first = child.state in (ChildState.PENDING, ChildState.UNKNOWN, ChildState.VOID) and told.status is not None
@@ -449,7 +463,7 @@ class OrderState:
             if self.parent.status is OrderStatus.ACCEPTED:
                 self.parent.to(OrderStatus.WORKING)
             self._touch(now)
-            self._emit(EventType.PLACED, now, child=child)
+            self._emit(EventType.PLACED, now, child=child, reason=reason)
         self._book(child, told.fills, now)
         if changed:
             self._mark(child, now)

@@ -6,7 +6,9 @@ child that changes after its end (a fill that raced its cancel) is taken out aga
 
 from __future__ import annotations
 
+import bisect
 from decimal import Decimal
+from operator import attrgetter
 
 from schemas.order import ChildOrder, ChildState, Totals
 
@@ -31,8 +33,8 @@ class RunningTotals:
         return [child for child in self._active.values() if not child.state.terminal]
 
     def add(self, child: ChildOrder) -> None:
-        """A new child."""
-        self.children.append(child)
+        """A new child; one that was adopted may be older than others."""
+        bisect.insort(self.children, child, key=attrgetter("number"))
         self._active[child.child_id] = child
 
     def revive(self, child: ChildOrder) -> None:

@@ -11,7 +11,7 @@ import ccxt
 
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
 from schemas.market import BookLevel, MarketRules, OrderBook, PublicTrade
-from schemas.terms import Side
+from schemas.terms import OrderType, Side, TimeInForce
 
 ZERO = Decimal(0)
 
@@ -25,6 +25,15 @@ _BINANCE_STATUS = {
     "REJECTED": VenueOrderStatus.REJECTED,
     "EXPIRED": VenueOrderStatus.EXPIRED,
     "EXPIRED_IN_MATCH": VenueOrderStatus.EXPIRED,
+}
+_BINANCE_TYPE = {
+    "LIMIT": OrderType.LIMIT,
+    "LIMIT_MAKER": OrderType.LIMIT,
+    "MARKET": OrderType.MARKET,
+    "STOP_LOSS": OrderType.STOP,
+    "STOP_LOSS_LIMIT": OrderType.STOP_LIMIT,
+    "TAKE_PROFIT": OrderType.TAKE_PROFIT,
+    "TAKE_PROFIT_LIMIT": OrderType.TAKE_PROFIT_LIMIT,
 }
 _STATUS = {
     "open": VenueOrderStatus.OPEN,
@@ -62,6 +71,15 @@ def order_book(raw: Mapping[str, Any], symbol: str, depth: int, received_at: flo
 def _side(value: Any) -> Side | None:
     text = str(value).lower()
     return Side(text) if text in ("buy", "sell") else None
+
+
+def _in_force(value: Any) -> TimeInForce | None:
+    text = str(value).upper()
+    return TimeInForce(text) if text in TimeInForce.__members__ else None
+
+
+def _binance_type(name: Any, trails: Any) -> OrderType | None:
+    return OrderType.TRAILING_STOP if number(trails) else _BINANCE_TYPE.get(str(name))
 
 
 def _text(value: Any) -> str | None:
@@ -106,6 +124,9 @@ def binance_order(raw: Mapping[str, Any], symbol: str, *, canceled: str | None =
         filled=number(raw.get("executedQty")),
         price=number(raw.get("price")) or None,
         side=side,
+        order_type=_binance_type(raw.get("type"), raw.get("trailingDelta")),
+        stop_price=number(raw.get("stopPrice")) or None,
+        time_in_force=_in_force(raw.get("timeInForce")),
         timestamp=int(at) if at else None,
         fills=tuple(fills),
     )
@@ -157,6 +178,9 @@ def binance_report(event: Mapping[str, Any], symbol: str) -> tuple[VenueOrder, V
         filled=number(event.get("z")),
         price=number(event.get("p")) or None,
         side=side,
+        order_type=_binance_type(event.get("o"), event.get("d")),
+        stop_price=number(event.get("P")) or None,
+        time_in_force=_in_force(event.get("f")),
         timestamp=at,
         reason=str(reason) if reason not in (None, "", "NONE") else None,
     )
@@ -203,9 +227,22 @@ def unified_order(raw: Mapping[str, Any], symbol: str) -> VenueOrder:
         filled=filled,
         price=number(raw.get("price")) or None,
         side=_side(raw.get("side")),
+        order_type=_unified_type(raw),
+        stop_price=number(raw.get("triggerPrice")) or None,
+        time_in_force=_in_force(raw.get("timeInForce")),
         timestamp=int(at) if at else None,
         fills=tuple(trade for trade in trades if trade is not None),
     )
+
+
+def _unified_type(raw: Mapping[str, Any]) -> OrderType | None:
+    """ccxt tells `limit` or `market` of what waits for a trigger, too; which way it triggers, it does not always say."""
+    told, triggers = str(raw.get("type")).lower(), number(raw.get("triggerPrice"))
+    if told == "limit":
+        return OrderType.STOP_LIMIT if triggers else OrderType.LIMIT
+    if told == "market":
+        return OrderType.STOP if triggers else OrderType.MARKET
+    return None
 
 
 def unified_trade(raw: Mapping[str, Any], symbol: str) -> VenueFill | None:
