@@ -27,6 +27,7 @@ from execution.costs import Costs
 from execution.gates import WireGate
 from execution.ledger import Fenced, Lease
 from execution.ledger.port import OrderLedger
+from execution.lost_children import search
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_state import OrderState
@@ -36,6 +37,9 @@ from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder
 from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
+
+SEARCH_PAUSE = 5.0
+"""Seconds after a search that failed for a reason of ours, until it is tried again."""
 
 Booking = Callable[[int], None]
 """Books something on the order's state, given the time in ms."""
@@ -91,6 +95,7 @@ class OrderActor:
         self._plan: Any = msgspec.convert(state.parent.plan, algorithm.Plan)
         self._memory: Any = msgspec.convert(state.parent.memory, algorithm.Memory)
         self._requests = Requests(self)
+        self._searching: asyncio.Task[None] | None = None
         self._mailbox: list[tuple[Booking | None, asyncio.Future[None] | None]] = []
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -167,6 +172,30 @@ class OrderActor:
     def refresh(self, child: ChildOrder) -> None:
         """Ask the venue for a child; nothing new is decided until it has answered."""
         self._requests.refresh(child)
+
+    def search(self, inherited_until: int) -> asyncio.Task[None]:
+        """Ask the venues for children that the ledger may have lost; nothing new is decided until they are found.
+
+        `inherited_until`: ms since the epoch until which the previous owner may have sent requests.
+        """
+        assert self._searching is None
+        self._searching = asyncio.get_running_loop().create_task(self._search(inherited_until))
+        return self._searching
+
+    async def _search(self, inherited_until: int) -> None:
+        while True:
+            try:
+                await search(self, inherited_until)
+            except Fenced:
+                return
+            except Exception:
+                self.log.exception("looking for lost orders failed unexpectedly")
+                self.desk.metrics.internal_error("search")
+                await asyncio.sleep(SEARCH_PAUSE)
+            else:
+                break
+        self._searching = None
+        self.post(None)
 
     async def adopt(self, venue: str, told: VenueOrder) -> ChildOrder | None:
         """Take up an order that a venue holds under an id of this one and that the ledger does not know; wait until it is committed.
@@ -247,6 +276,8 @@ class OrderActor:
         self._stop_timer()
         self._leave_markets()
         self._requests.abandon()
+        if self._searching is not None:
+            self._searching.cancel()
         self._refuse(Fenced(f"shard {self.lease.shard}"))
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -297,7 +328,7 @@ class OrderActor:
         if self.state.parent.status.terminal:
             self._cancel_leftovers(now)
         if not self.closing and not self.state.over:
-            self._carry(self._decide(now), now)
+            self._carry(self._decide(now) if self._searching is None else reduced(self._view(now)), now)
         change = self.state.take(now)
         if change is not None:
             self._keep_tape(now)

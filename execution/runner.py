@@ -80,6 +80,10 @@ class Runner:
         self._closed: OrderedDict[str, tuple[float, OrderActor]] = OrderedDict()
         self._loading: dict[str, asyncio.Task[OrderActor | None]] = {}
         self._reloading: set[str] = set()
+        self._outdated: set[str] = set()
+        """Orders of which the ledger was found to know less than was written."""
+        self._searching: dict[int, set[str]] = {}
+        """Orders, by shard, whose venues are being asked for what the ledger has lost of them."""
         self._background: set[asyncio.Task[None]] = set()
         self.sends_waiting = 0
         self.room = asyncio.Event()
@@ -262,6 +266,8 @@ class Runner:
             self._actors[key] = actor
             self._gate.know(key, actor.state.children)
             actor.resume()
+            if lease.suspect or key in self._outdated:
+                self._search(actor)
         return actor
 
     def _actor(self, state: OrderState, lease: Lease) -> OrderActor:
@@ -293,6 +299,8 @@ class Runner:
         if isinstance(error, Fenced):
             actor.log.warning("order belongs to another replica now", shard=actor.lease.shard)
             return
+        if isinstance(error, LedgerMismatch):
+            self._outdated.add(actor.key)
         if isinstance(error, (Overfill, LedgerMismatch, *STORE_ERRORS)):
             self._metrics.commit_failed(type(error).__name__)
             actor.log.critical("the ledger refused a transition; the order is loaded again", error=str(error))
@@ -333,6 +341,23 @@ class Runner:
         for failure in await asyncio.gather(*readers, return_exceptions=True):
             if failure is not None:
                 raise failure
+        if lease.suspect and not self._searching.get(lease.shard):
+            lease.suspect = False
+
+    def _search(self, actor: OrderActor) -> None:
+        """Ask for what the ledger may have lost of an order; when no order is in doubt any more, its shard is whole."""
+        under_way = self._searching.setdefault(actor.lease.shard, set())
+        under_way.add(actor.key)
+
+        def done(task: asyncio.Task[None]) -> None:
+            under_way.discard(actor.key)
+            if task.cancelled():
+                return
+            self._outdated.discard(actor.key)
+            if not under_way:
+                actor.lease.suspect = False
+
+        actor.search(actor.lease.inherited_until).add_done_callback(done)
 
     async def _find_each(self, unread: Iterator[str]) -> None:
         for key in unread:
