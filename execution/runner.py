@@ -27,6 +27,7 @@ from execution.ledger import (
     Fenced,
     Lease,
     LedgerMismatch,
+    LoadedOrder,
     Overfill,
     keys,
 )
@@ -44,6 +45,8 @@ log = structlog.get_logger(__name__)
 CLOSED_KEPT = 5_000
 CLOSED_SECONDS = 120.0
 RELOAD_SECONDS = 1.0
+REDELIVERED_MS = 60_000
+"""How long after the store has forgotten something a signal of before may still come again."""
 LOADS_AT_ONCE = 8
 """Orders of a shard that are read at a time when it is taken over: each is a round trip, and until it is read nobody works it. More
 would only make every turn of the event loop longer."""
@@ -155,7 +158,10 @@ class Runner:
             StoreUnavailable: not durable, or not known to be.
         """
         lease = self.lease_of(key)
-        if lease is not None:
+        doubted = lease is not None and 0 < arrival.published_ms < lease.doubted_until
+        if doubted:
+            self._outdated.add(key)  # it may have been accepted before, and its venues have orders of it
+        elif lease is not None:
             self._accepting[lease.shard] = self._accepting.get(lease.shard, 0) + 1
             try:
                 return await self._accept_own(key, content, parent, rules, arrival, lease)
@@ -169,7 +175,10 @@ class Runner:
         state.accepted(now)
         change = state.take(now)
         assert change is not None
-        return await self._ledger.accept(key, content, change, None)
+        outcome = await self._ledger.accept(key, content, change, None)
+        if doubted and not isinstance(outcome, Accepted):
+            self._outdated.discard(key)
+        return outcome
 
     async def _accept_own(
         self,
@@ -266,7 +275,7 @@ class Runner:
             self._actors[key] = actor
             self._gate.know(key, actor.state.children)
             actor.resume()
-            if lease.suspect or key in self._outdated:
+            if lease.suspect or key in self._outdated or _accepted_again(record, lease):
                 self._search(actor)
         return actor
 
@@ -479,6 +488,11 @@ class Runner:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _accepted_again(record: LoadedOrder, lease: Lease) -> bool:
+    """Whether an order may have been accepted, and acted on, before the store lost it."""
+    return not record.children and record.parent.created_at < lease.doubted_until + REDELIVERED_MS
 
 
 def _fresh(parent: ParentOrder) -> ParentOrder:

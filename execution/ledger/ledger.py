@@ -342,8 +342,11 @@ class Ledger:
         (self._continued.add if self._held.get(shard) == epoch - 1 else self._continued.discard)(shard)
         self._held[shard] = epoch
         # Renewals may be among what is missing.
-        inherited = max(int(reply[3]), int(reply[4]) + int(seconds * 1000)) if suspect else int(reply[3])
-        return Lease(shard, self._instance, epoch, asked + seconds - margin, inherited, suspect)
+        ended, now = int(reply[3]), int(reply[4])
+        inherited = max(ended, now + int(seconds * 1000)) if suspect else ended
+        return Lease(
+            shard, self._instance, epoch, asked + seconds - margin, inherited, suspect, doubted_until=now if suspect else 0
+        )
 
     async def renew(self, lease: Lease, seconds: float, margin: float) -> int | None:
         """Extend a lease in place; returns how many entries wait in the shard's inbox, None when the lease is lost."""
@@ -407,7 +410,7 @@ class Ledger:
         for write in self._journal.of(shard, self._in_doubt_since):
             found[await write.again(lease)] += 1
         if lease is not None and shard in self._continued and not found[Restored.REFUSED]:
-            lease.suspect = False  # nobody but this process has written to it
+            lease.suspect, lease.doubted_until = False, 0  # nobody but this process has written to it
         return found
 
     def _keep(
