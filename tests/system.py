@@ -44,6 +44,13 @@ from schemas.event import OrderEvent
 from tests.replica import until
 
 _numbers = itertools.count(1)
+_READ_BY = {
+    "order-events": "test-events",
+    "approved-signals": "execution-signals",
+    "execution-control": "execution-control",
+    "approved-signals-dead-letter": "test-dead-letters",
+}
+"""Subscriptions by topic."""
 READY_SECONDS = 40.0
 
 
@@ -168,22 +175,21 @@ class System:
         self._publisher = Publisher(self._channel)
         self.store = await Store.connect(self.redis_url)
         await self.store.call("FLUSHALL")
-        await ensure(
-            self._channel,
-            self.project,
-            ["order-events"],
-            [
-                SubscriptionSpec("test-events", "order-events"),
-                SubscriptionSpec("execution-signals", "approved-signals"),
-                SubscriptionSpec("execution-control", "execution-control"),
-                SubscriptionSpec("test-dead-letters", "approved-signals-dead-letter"),
-            ],
-            create=True,
-        )
+        await self.provision(*_READ_BY)
         name = subscription_name(self.project, "test-events")
         self._subscriber = Subscriber(self._channel, name, self.watch.handle)
         self._subscribing = asyncio.create_task(self._subscriber.run())
         return self
+
+    async def provision(self, *topics: str, create: bool = True) -> None:
+        """See to it that topics have the subscription by which they are read here.
+
+        Raises:
+            PubSubError: Pub/Sub does not answer; or, without `create`, something is missing.
+        """
+        assert self._channel is not None
+        specs = [SubscriptionSpec(_READ_BY[topic], topic) for topic in topics]
+        await ensure(self._channel, self.project, topics, specs, create=create)
 
     async def close(self) -> None:
         for replica in self.replicas:
