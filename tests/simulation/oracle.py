@@ -6,6 +6,7 @@ world as well as those of real processes.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,12 @@ import msgspec
 
 from execution.ledger import LoadedOrder, keys, order_key
 from schemas.event import OrderEvent
-from schemas.order import Role
+from schemas.order import ChildOrder, Role
+from schemas.terms import Side
 
 ZERO = Decimal(0)
+LONGEST_REQUEST_MS = 8_000
+"""How long after it was sent a venue may still take a request, in any of the worlds judged here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,11 @@ class AtVenue:
     open: bool
     fills: Mapping[str, Decimal]
     """Quantities by trade id."""
+    prices: Mapping[str, Decimal] = field(default_factory=dict)
+    """Prices by trade id, where the venue's record is asked for them."""
+    side: Side | None = None
+    taken_at: int = 0
+    """When the venue took it, in ms; 0: not told."""
 
 
 @dataclass
@@ -47,6 +56,12 @@ class Records:
     """How many still wait in the outbox."""
     deaths: Sequence[str] = ()
     """Replicas that ended by themselves, and of what."""
+    seen: Sequence[str] = ()
+    """What was seen to go wrong while it ran: more under way than ordered, a request sent again that had been carried out, failures
+    that nobody foresaw."""
+    forgotten: Collection[str] = ()
+    """Keys of orders of which the store lost something while whoever wrote it was killed. Of such a signal nothing may be left but
+    trades, and its events may be told twice; nothing may be open or done twice all the same."""
 
 
 @dataclass
@@ -84,7 +99,7 @@ def by_order(published: Iterable[OrderEvent]) -> dict[str, list[OrderEvent]]:
 def settled(records: Records) -> bool:
     """Whether nothing is left to be done: every signal is an order that has ended, nothing is open, every event is out."""
     for signal_id in records.signals:
-        if order_key(signal_id) not in records.ledger:
+        if order_key(signal_id) not in records.ledger.keys() | set(records.forgotten):
             return False
     for order in records.ledger.values():
         if order is not None and (not order.parent.status.terminal or _protecting(order)):
@@ -103,18 +118,24 @@ def _protecting(order: LoadedOrder) -> bool:
 def judge(records: Records, verdict: Verdict) -> Verdict:
     """Write into a verdict whatever does not hold, and the counts."""
     say = verdict.broken.append
-    for death in records.deaths:
-        say(death)
+    for what in (*records.deaths, *records.seen):
+        say(what)
     _venues_against_ledger(records, verdict)
     for signal_id in records.signals:
-        if order_key(signal_id) not in records.ledger:
+        if order_key(signal_id) not in records.ledger.keys() | set(records.forgotten):
             say(f"signal {signal_id} is nowhere: neither an order nor a rejection")
-    for order in records.ledger.values():
+    forgotten = set()
+    for key, order in records.ledger.items():
         if order is None:
             continue
         verdict.orders += 1
-        _judge_order(order, records.events.get(order.parent.order_id, ()), verdict)
+        if key in records.forgotten:
+            forgotten.add(order.parent.order_id)
+        _judge_order(order, verdict)
+        _judge_events(order, records.events.get(order.parent.order_id, ()), verdict, twice=key in records.forgotten)
     for order_id, sequence in records.events.items():
+        if order_id in forgotten or order_id in {f"ord_{key}" for key in records.forgotten}:
+            continue
         numbers = [event.sequence for event in sequence if event.sequence > 0]
         verdict.events += len(sequence)
         if numbers != list(range(1, len(numbers) + 1)):
@@ -137,7 +158,9 @@ def _venues_against_ledger(records: Records, verdict: Verdict) -> None:
             order = records.ledger.get(address[0]) if address is not None else None
             child = next((c for c in order.children if c.child_id == child_id), None) if order is not None else None
             if child is None or order is None:
-                say(f"{venue} has {child_id}, which the ledger does not know")
+                lost = address is not None and address[0] in records.forgotten
+                if at_venue.open or not lost or (order is not None and at_venue.fills):
+                    say(f"{venue} has {child_id}, which the ledger does not know")
                 continue
             if at_venue.open and order.parent.status.terminal and not _protecting(order):
                 say(f"{child_id} is open at {venue}, its order has ended as {order.parent.status}")
@@ -146,6 +169,7 @@ def _venues_against_ledger(records: Records, verdict: Verdict) -> None:
             verdict.fills += len(traded)
             if booked != traded:
                 say(f"fills of {child_id}: the ledger has {booked}, {venue} {traded}")
+            _judge_child(at_venue, child, order, verdict)
             at_venues[f"{address[0] if address else ''}:{child.role}"] += sum(traded.values(), ZERO)
     for key, order in records.ledger.items():
         if order is None:
@@ -157,30 +181,60 @@ def _venues_against_ledger(records: Records, verdict: Verdict) -> None:
             say(f"{order.parent.order_id}: its exits closed {closed} of {entry}")
 
 
-def _judge_order(order: LoadedOrder, told: Sequence[OrderEvent], verdict: Verdict) -> None:
-    say = verdict.broken.append
-    parent = order.parent
+def _judge_child(at_venue: AtVenue, child: ChildOrder, order: LoadedOrder, verdict: Verdict) -> None:
+    """What the venue took against what was ordered."""
+    say, parent = verdict.broken.append, order.parent
+    if at_venue.side is not None and (at_venue.side is parent.side) != (child.role is Role.ENTRY):
+        say(f"{child.child_id} ({child.role}) is a {at_venue.side} of a {parent.side} order")
+    prices = {fill.trade_id: fill.price for fill in order.fills if fill.child_id == child.child_id}
+    if at_venue.prices and prices != at_venue.prices:
+        say(f"prices of {child.child_id}: the ledger has {prices}, its venue {dict(at_venue.prices)}")
+    if child.role is Role.ENTRY and parent.price is not None:
+        for price in at_venue.prices.values():
+            if price > parent.price if parent.side is Side.BUY else price < parent.price:
+                say(f"{child.child_id} traded at {price}, beyond its order's limit of {parent.price}")
+    late = parent.expires_at is not None and at_venue.taken_at > parent.expires_at + LONGEST_REQUEST_MS
+    if child.role is Role.ENTRY and late:
+        say(f"{child.child_id} was taken at {at_venue.taken_at}, its order's time ended at {parent.expires_at}")
+
+
+def _judge_order(order: LoadedOrder, verdict: Verdict) -> None:
+    say, parent = verdict.broken.append, order.parent
     if not parent.status.terminal:
         say(f"{parent.order_id} ({parent.algorithm}) has not ended: {parent.status}, waiting: {parent.waiting}")
-    elif _protecting(order):
-        pass  # its exits wait for their prices
     for child in order.children:
         if not child.state.terminal and parent.status.terminal and child.role is Role.ENTRY:
             say(f"{child.child_id} is {child.state} in the ledger although its order has ended")
+
+
+def _judge_events(order: LoadedOrder, told: Sequence[OrderEvent], verdict: Verdict, *, twice: bool) -> None:
+    """The events against the order they tell of; `twice`: the store went back in time, and some may have been told again."""
+    say, parent = verdict.broken.append, order.parent
+    told = [event for event in told if event.sequence > 0]
     if not told:
         say(f"{parent.order_id} has no events")
         return
-    last = [event for event in told if event.sequence > 0][-1]
     filled = sum((child.filled for child in order.children if child.role is Role.ENTRY), ZERO)
-    if last.sequence != parent.sequence:
-        say(f"{parent.order_id}: {parent.sequence} events committed, {last.sequence} published")
-    elif (last.status, last.filled_quantity) != (parent.status, filled):
-        say(
-            f"{parent.order_id}: the last event says {last.status} {last.filled_quantity}, the ledger {parent.status} {filled}"
-        )
+    ends = [event for event in told if event.sequence == parent.sequence]
+    if told[-1].sequence < parent.sequence or (told[-1].sequence > parent.sequence and not twice):
+        say(f"{parent.order_id}: {parent.sequence} events committed, {told[-1].sequence} published")
+    elif (parent.status, filled) not in [(event.status, event.filled_quantity) for event in ends]:
+        found = [(str(event.status), str(event.filled_quantity)) for event in ends]
+        say(f"{parent.order_id}: the last event says {found}, the ledger {parent.status} {filled}")
     in_events = Counter(
         fill.trade_id for event in told if not isinstance(event.child, msgspec.UnsetType) for fill in event.child.fills
     )
     in_ledger = Counter(fill.trade_id for fill in order.fills)
-    if in_events != in_ledger:
+    if in_ledger - in_events or (in_events != in_ledger and not twice):
         say(f"{parent.order_id}: fills in events {dict(in_events)}, in the ledger {dict(in_ledger)}")
+    if twice:
+        return
+    for before, after in itertools.pairwise(told):
+        if after.filled_quantity < before.filled_quantity:
+            say(f"{parent.order_id}: filled falls from {before.filled_quantity} to {after.filled_quantity}")
+        if (
+            before.status.terminal
+            and after.status is not before.status
+            and after.filled_quantity == before.filled_quantity
+        ):
+            say(f"{parent.order_id}: {after.status} follows {before.status}")

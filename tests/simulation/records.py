@@ -27,6 +27,9 @@ def records(world: World) -> Records:
                     paper.order.client_order_id,
                     paper.status is VenueOrderStatus.OPEN,
                     {fill.trade_id: fill.quantity for fill in paper.fills},
+                    {fill.trade_id: fill.price for fill in paper.fills},
+                    paper.order.side,
+                    paper.timestamp,
                 )
                 for paper in venue.orders
             ]
@@ -37,4 +40,16 @@ def records(world: World) -> Records:
         signals=world.signals,
         waiting_events=sum(world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4)),
         deaths=[f"{name} ended by itself: {type(error).__name__}: {error}" for name, error in world.deaths],
+        seen=[*world.seen, *_unforeseen(world)],
+        forgotten=world.forgotten,
     )
+
+
+def _unforeseen(world: World) -> list[str]:
+    """Failures that the replicas' own programs did not foresee."""
+    found = []
+    for replica in world.replicas:
+        for family in replica.metrics.registry.collect():
+            if family.name == "execution_internal_errors":
+                found += [f"{replica.name} failed in {s.labels['part']}" for s in family.samples if s.value]
+    return found + [f"the simulated store does not know {word}" for word in dict.fromkeys(world.redis.unknown)]

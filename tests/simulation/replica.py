@@ -45,6 +45,7 @@ class SimReplica:
         self.failure: BaseException | None = None
         self.adapters: dict[str, SimAdapter] = {}
         self.store: SimStore | None = None
+        self.metrics = Metrics()
         self._tasks: list[asyncio.Task[Any]] = []
         self._context = contextvars.copy_context()
         self._context.run(REPLICA.set, name)
@@ -74,7 +75,7 @@ class SimReplica:
             self.world.died(self, error)
 
     async def _run(self) -> None:
-        world, metrics = self.world, Metrics()
+        world, metrics = self.world, self.metrics
         while True:
             try:
                 store = self.store = await world.connect(self.name)

@@ -84,6 +84,10 @@ class SimVenue:
         self.orders: list[PaperOrder] = []
         """Every order that was ever taken, in order."""
         self.adapters: list[SimAdapter] = []
+        self.taken: Callable[[PaperOrder], None] = lambda _order: None
+        """Called with each order that was taken."""
+        self.refused_twice: Callable[[str], None] = lambda _child_id: None
+        """Called with the id of an order that was sent again although it had been taken."""
         self._random = seed
         self.now_ms = now_ms
         self.monotonic = monotonic
@@ -136,9 +140,11 @@ class SimVenue:
     def place(self, order: ApprovedOrder) -> PaperOrder:
         known = self.records.open.get((order.symbol, order.client_order_id))
         if known is not None:
+            self.refused_twice(order.client_order_id)
             raise DuplicateClientOrderId("an order of this id is open")
         paper = self.matcher.place(order, self.now_ms())
         self.orders.append(paper)
+        self.taken(paper)
         self.publish([(paper, fill) for fill in paper.fills] or [(paper, None)])
         return paper
 

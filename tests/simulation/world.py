@@ -17,8 +17,12 @@ from typing import Any
 
 import structlog
 
+from adapters.base import VenueOrderStatus
+from adapters.paper.orders import PaperOrder
+from execution.ledger import keys, order_key
 from execution.pubsub import OutgoingMessage
 from schemas import exact_json
+from schemas.terms import Side
 from tests.simulation import oracle
 from tests.simulation.bus import SimBus
 from tests.simulation.loop import SimLoop
@@ -50,6 +54,14 @@ class World:
     history: list[str] = field(default_factory=list)
     """What befell whom, for people."""
     deaths: list[tuple[str, BaseException]] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    """What was seen to go wrong while it ran."""
+    most: dict[str, Decimal] = field(default_factory=dict)
+    """The largest quantity that was ever asked for, by order key."""
+    fates: list[tuple[float, float]] = field(default_factory=list)
+    """When a replica was killed, or frozen until when."""
+    losses: list[tuple[float, float, frozenset[str]]] = field(default_factory=list)
+    """What the store forgot: from when, until when it was back, and the keys of the orders."""
 
     def now_ms(self) -> int:
         return int((EPOCH + self.loop.time()) * 1000)
@@ -67,6 +79,35 @@ class World:
     def note(self, what: str) -> None:
         self.history.append(f"{self.loop.time():8.3f} {what}")
 
+    # --- what is watched ------------------------------------------------------------------------------------------------
+
+    @property
+    def forgotten(self) -> set[str]:
+        """Keys of orders of which the store lost something that nobody alive could write again."""
+        found: set[str] = set()
+        for since, until, lost in self.losses:
+            if any(begin < until + PATIENCE and end > since - PATIENCE for begin, end in self.fates):
+                found |= lost
+        return found
+
+    def taken(self, paper: PaperOrder) -> None:
+        """An order was taken by a venue: all that may trade of its parent must not be more than was ordered."""
+        key = _key_of(paper)
+        family = [one for venue in self.venues.values() for one in venue.orders if _key_of(one) == key]
+        side = next(Side(signal["side"]) for name, signal in self.signals.items() if order_key(name) == key)
+        entries = [one for one in family if one.order.side is side]
+        exits = [one for one in family if one.order.side is not side]
+        held = sum((one.order.quantity - one.rest for one in entries), Decimal(0))
+        for role, orders, most in (("entries", entries, self.most[key]), ("exits", exits, held)):
+            under_way = sum((_may_trade(one) for one in orders), Decimal(0))
+            if under_way > most:
+                self.seen.append(f"at {self.loop.time():.3f} the {role} of {key} may trade {under_way} of {most}")
+
+    def sent_again(self, child_id: str) -> None:
+        key = keys.key_of_child(child_id)
+        if not any(key is not None and key[0] in lost for _, _, lost in self.losses):
+            self.seen.append(f"at {self.loop.time():.3f} {child_id} was sent again although it had been taken")
+
     # --- replicas -------------------------------------------------------------------------------------------------------
 
     @property
@@ -79,6 +120,21 @@ class World:
         self.note(f"{replica.name} starts")
         replica.start()
         return replica
+
+
+PATIENCE = 12.0
+"""Seconds around a loss in which the death of a replica may leave nobody who knows what was lost."""
+
+
+def _key_of(paper: PaperOrder) -> str:
+    address = keys.key_of_child(paper.order.client_order_id)
+    assert address is not None
+    return address[0]
+
+
+def _may_trade(paper: PaperOrder) -> Decimal:
+    """What has traded, and what still may."""
+    return paper.order.quantity if paper.status is VenueOrderStatus.OPEN else paper.order.quantity - paper.rest
 
 
 @contextmanager
@@ -138,6 +194,8 @@ async def _run(seed: int, loop: SimLoop, calm: bool) -> oracle.Verdict:
         for name in ("alpha", "beta")[: draw.choice((1, 2))]
     }
     world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues)
+    for venue in venues.values():
+        venue.taken, venue.refused_twice = world.taken, world.sent_again
     markets = [asyncio.create_task(venue.run()) for venue in venues.values()]
     if not calm:
         _weather(world, draw)
@@ -178,6 +236,7 @@ async def _trade(world: World, draw: random.Random) -> None:
         await asyncio.sleep(draw.expovariate(count / (LIFE * 0.7)))
         signal = _signal(world, draw, number)
         world.signals[signal["signal_id"]] = signal
+        world.most[order_key(signal["signal_id"])] = signal["quantity"]
         await _publish(world, "signals", signal)
         if draw.random() < 0.15:
             await _publish(world, "signals", signal)
@@ -251,6 +310,8 @@ def _command(world: World, draw: random.Random) -> dict[str, Any]:
     command: dict[str, Any] = {"type": kind, "signal_id": signal_id, "command_id": f"c{draw.getrandbits(60):x}"}
     if kind == "order.amend":
         command["quantity"] = Decimal(draw.randint(200, 6000)) / 1000
+        key = order_key(signal_id)
+        world.most[key] = max(world.most[key], command["quantity"])
     return command
 
 
@@ -287,13 +348,14 @@ async def _fates(world: World, draw: random.Random) -> None:
     while True:
         await asyncio.sleep(draw.expovariate(1 / 7))
         living = world.living
-        fate = draw.choice(("kill", "kill", "freeze", "restart", "store", "bus", "venue", "more"))
+        fate = draw.choice(("kill", "kill", "freeze", "restart", "forget", "store", "bus", "venue", "more"))
         if fate == "kill" and living:
             victim = draw.choice(living)
             steps = draw.randint(0, 400)
 
             def strike(victim: SimReplica = victim) -> None:
                 world.note(f"{victim.name} is killed")
+                world.fates.append((world.loop.time(), world.loop.time()))
                 victim.kill()
 
             world.loop.after(victim.name, steps, strike)
@@ -302,11 +364,14 @@ async def _fates(world: World, draw: random.Random) -> None:
             victim = draw.choice(living)
             seconds = draw.uniform(1, 15)
             world.note(f"{victim.name} freezes for {seconds:.1f} s")
+            world.fates.append((world.loop.time(), world.loop.time() + seconds))
             world.loop.freeze(victim.name)
             world.loop.call_later(seconds, world.loop.thaw, victim.name)
         elif fate == "restart":
             world.note("the store restarts")
             world.redis.restart()
+        elif fate == "forget":
+            _forget(world, draw)
         elif fate == "store":
             seconds = draw.uniform(0.5, 10)
             world.note(f"the store is away for {seconds:.1f} s")
@@ -320,6 +385,28 @@ async def _fates(world: World, draw: random.Random) -> None:
             world.note(f"{venue} is away")
         elif fate == "more" and len(living) < 3:
             world.start_replica()
+
+
+def _forget(world: World, draw: random.Random) -> None:
+    """A replica of the store that lags takes over; sometimes whoever wrote what it lacks dies with the old one."""
+    lost, away, now = draw.uniform(0.05, 1.5), draw.choice((0.0, draw.uniform(0, 8))), world.loop.time()
+    if draw.random() < 0.4:
+        for victim in world.living:
+            if draw.random() < 0.7:
+                world.note(f"{victim.name} is killed")
+                world.fates.append((now, now))
+                victim.kill()
+                world.loop.call_later(draw.uniform(0.1, 4), world.start_replica)
+    before = _versions(world)
+    changes = world.redis.failover(lost, away=away)
+    after = _versions(world)
+    keys_lost = frozenset(key for key, version in before.items() if after.get(key) != version)
+    world.losses.append((now - lost, now + away, keys_lost))
+    world.note(f"the store fails over and lacks the last {lost:.2f} s: {changes} changes, {len(keys_lost)} orders")
+
+
+def _versions(world: World) -> dict[str, bytes]:
+    return {name.rpartition(":")[2]: fields[b"v"] for name, fields in world.redis.hashes("order:")}
 
 
 def _calm(world: World) -> None:
