@@ -81,6 +81,8 @@ MOST_COMMANDS = 100
 """Commands held unacknowledged at a time."""
 ACK_SECONDS = 10
 """How long Pub/Sub waits for us before it gives a message to another replica: what a replica that died held comes back then."""
+ANSWER_SECONDS = 2.0
+"""What Pub/Sub does not answer within that counts as not to be reached."""
 LOOP_SECONDS = 10.0
 """An event loop that has not come round for so long is dead."""
 STORE_PATIENCE = 10.0
@@ -317,6 +319,7 @@ class Daemon:
             default_timeout=settings.dead_man_timeout,
             orders=lambda: self._runner.actors(),
             stream=self._control_stream,
+            answers=self._control_answers,
             wake_outbox=outbox.wake,
         )
         self._runner = runner = Runner(
@@ -488,6 +491,11 @@ class Daemon:
             return None
         return control.status.streams_opened
 
+    async def _control_answers(self) -> bool:
+        assert self._channel is not None
+        name = subscription_name(self.settings.google_cloud_project, self.settings.control_subscription)
+        return await self._channel.answers(name, ANSWER_SECONDS)
+
     def _store_reconnected(self, run_id_changed: bool) -> None:
         self._dead_man.doubt()
         if run_id_changed:
@@ -529,6 +537,7 @@ class Daemon:
         return {
             "live_orders": self._runner.live,
             OPEN_AT: dict(self._timers.open_entries()),
+            "pulses": self._dead_man.depended_on(),
             "venues": {name: adapter.health.ready for name, adapter in self._adapters.items()},
             "pid": os.getpid(),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import structlog
 
@@ -30,6 +30,16 @@ GAP = 4 * LOOKS
 """A look that comes, or an answer that takes, so much later than it should is a stall of ours."""
 SHORTEST = 1.0
 """Seconds; shorter timeouts cannot be kept apart from delays on the way."""
+SOUNDED = 0.5
+"""The part of its timeout after which a silent pulse has us look whether we could hear it."""
+CONFIRM = 1.0
+"""Seconds for which an overdue pulse is listened for again before it trips."""
+FELLOW_SILENT = 3.0
+"""Seconds without a heartbeat after which another replica may hold beats that it counts no more."""
+FELLOW_DOUBTED = 60.0
+"""Seconds after which such a replica is left out of account."""
+REDELIVERED = 12.0
+"""Seconds in which what such a replica held is delivered again; for so much longer a pulse may be silent meanwhile."""
 
 
 class DeadMan:
@@ -45,11 +55,12 @@ class DeadMan:
         default_timeout: float,
         orders: Callable[[], Iterable[OrderActor]],
         stream: Callable[[], int | None],
+        answers: Callable[[], Awaitable[bool]],
         wake_outbox: Callable[[int], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`default_timeout` in seconds, for beats that name none. `orders`: the live ones of this replica. `stream`: which stream
-        brings beats now, by number; None while none stands."""
+        brings beats now, by number; None while none stands. `answers`: whether who sends them answers now."""
         self._store = store
         self._ledger = ledger
         self._metrics = metrics
@@ -57,14 +68,16 @@ class DeadMan:
         self._default_timeout = default_timeout
         self._orders = orders
         self._stream = stream
+        self._answers = answers
         self._wake_outbox = wake_outbox
         self._monotonic = monotonic
-        self._pulses = Pulses()
+        self._pulses = Pulses(default_timeout)
         self._nudge = asyncio.Event()
         self._looked_at: float | None = None
         self._last_stream: int | None = None
         self._doubted = True
         """Whether beats may have passed us by since the last look."""
+        self._fellow_silent_at: float | None = None
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -164,35 +177,64 @@ class DeadMan:
                 await self._tell(pulse)
         self._metrics.pulses(self._pulses.armed, len(self._pulses.tripped))
 
+    def depended_on(self) -> list[str]:
+        """The pulses that live orders of this replica depend on, for its heartbeat: another replica may have to trip them."""
+        standing = self._pulses.standing
+        strategies = self._strategies() if standing else set()
+        return [pulse.name for pulse in standing if self._depends(pulse, strategies)]
+
     async def _trip_overdue(self, now: float) -> bool:
-        overdue = self._pulses.overdue(now)
-        if not overdue:
+        quiet = self._pulses.overdue(now, part=SOUNDED)
+        if not quiet:
             return False
-        strategies = {
-            actor.state.parent.strategy_id
-            for actor in self._orders()
-            if not actor.state.parent.status.terminal and not actor.closing
-        }
+        fellows = await self._store.fellows(self._instance)
+        if any(fellow.age > FELLOW_SILENT for fellow in fellows):
+            self._fellow_silent_at = now
+        strategies, elsewhere = self._strategies(), {name for fellow in fellows for name in fellow.pulses}
+        depending = [pulse for pulse in quiet if self._depends(pulse, strategies) or pulse.name in elsewhere]
+        if depending and not await self._could_hear():
+            log.warning("a pulse is silent, and so is what brings it: counted again", pulse=depending[0].name)
+            self._pulses.restart(self._monotonic())
+            return False
+        doubted = self._fellow_silent_at is not None and now - self._fellow_silent_at < FELLOW_DOUBTED
         tripped = False
-        for pulse in overdue:
-            depends = pulse.strategy_id in strategies if pulse.strategy_id is not None else bool(strategies)
-            if not self._pulses.trips(pulse, depends, now):
-                continue
-            silent = now - pulse.counted_from
-            trip = Trip(
-                at=time.time_ns() // 1_000_000,
-                by=self._instance,
-                silent_ms=int(silent * 1000),
-                timeout_ms=int(pulse.timeout * 1000),
-            )
-            if await self._store.trip(pulse.name, pulse.beats, trip):
-                self._metrics.deadman_tripped()
-                log.critical("dead man's switch tripped", pulse=pulse.name, silent=round(silent, 1))
-            tripped = True
+        for pulse in self._pulses.overdue(now, more=REDELIVERED if doubted else 0.0):
+            if self._pulses.trips(pulse, pulse in depending, now) and self._pulses.confirmed(pulse, now, CONFIRM):
+                await self._trip(pulse, now)
+                tripped = True
         for pulse in self._pulses.forgotten(now):
             if pulse.idle:
                 await self._store.prune(pulse.name, pulse.beats)
         return tripped
+
+    async def _trip(self, pulse: Pulse, now: float) -> None:
+        silent = now - pulse.counted_from
+        trip = Trip(
+            at=time.time_ns() // 1_000_000,
+            by=self._instance,
+            silent_ms=int(silent * 1000),
+            timeout_ms=int(pulse.timeout * 1000),
+        )
+        if await self._store.trip(pulse.name, pulse.beats, trip):
+            self._metrics.deadman_tripped()
+            log.critical("dead man's switch tripped", pulse=pulse.name, silent=round(silent, 1))
+
+    async def _could_hear(self) -> bool:
+        """Whether a beat sent now would reach us: a connection that stands may be dead all the same."""
+        asked = self._monotonic()
+        return await self._answers() and self._monotonic() - asked <= GAP
+
+    def _strategies(self) -> set[str | None]:
+        """Whose orders this replica works."""
+        return {
+            actor.state.parent.strategy_id
+            for actor in self._orders()
+            if not actor.state.parent.status.terminal and not actor.closing
+        }
+
+    @staticmethod
+    def _depends(pulse: Pulse, strategies: set[str | None]) -> bool:
+        return pulse.strategy_id in strategies if pulse.strategy_id is not None else bool(strategies)
 
     def _apply(self, changed: list[Pulse]) -> None:
         """Have the orders concerned decide again."""

@@ -31,7 +31,9 @@ class Pulse:
     told: bool = True
     """Whether the event of its trip is in an outbox."""
     idle: bool = False
-    """Whether it fell silent while no order of ours depended on it."""
+    """Whether it fell silent while no order depended on it."""
+    suspected_at: float | None = None
+    """When it was first found overdue; None: it is not."""
 
     @property
     def strategy_id(self) -> str | None:
@@ -55,7 +57,9 @@ class Pulse:
 class Pulses:
     """All pulses by name."""
 
-    def __init__(self) -> None:
+    def __init__(self, default_timeout: float = 30.0) -> None:
+        """`default_timeout` in seconds, for pulses that came without one, as those beaten in the store itself do."""
+        self._default_timeout = default_timeout
         self._pulses: dict[str, Pulse] = {}
         self._tripped: dict[str, Pulse] = {}
 
@@ -67,6 +71,11 @@ class Pulses:
     def tripped(self) -> Collection[Pulse]:
         return self._tripped.values()
 
+    @property
+    def standing(self) -> list[Pulse]:
+        """Those that have not tripped."""
+        return [pulse for pulse in self._pulses.values() if pulse.trip is None]
+
     def heard(self, stored: Mapping[str, StoredPulse], now: float) -> tuple[list[Pulse], list[Pulse]]:
         """Take in what the store has; returns those whose halt began or ended, and those whose trip the store has lost."""
         changed, lost = [], []
@@ -76,9 +85,10 @@ class Pulses:
                 self._pulses.pop(name, None)  # forgotten: only its generation is kept
                 continue
             if pulse is None:
-                pulse = self._pulses[name] = Pulse(name, told.beats, told.timeout_ms / 1000, now, now)
+                pulse = self._pulses[name] = Pulse(name, told.beats, self._default_timeout, now, now)
             if told.beats != pulse.beats:
-                pulse.beats, pulse.counted_from, pulse.heard_at, pulse.idle = told.beats, now, now, False
+                pulse.beats, pulse.counted_from, pulse.heard_at = told.beats, now, now
+                pulse.idle, pulse.suspected_at = False, None
             if told.timeout_ms:
                 pulse.timeout = told.timeout_ms / 1000
             if pulse.trip is not None and told.generation < pulse.generation:
@@ -86,7 +96,7 @@ class Pulses:
                 continue
             if (told.trip is None) is not (pulse.trip is None):
                 changed.append(pulse)
-                pulse.counted_from = now
+                pulse.counted_from, pulse.suspected_at = now, None
             pulse.trip, pulse.generation = told.trip, told.generation
             pulse.told = told.trip is None or told.told == told.generation
         for name in self._pulses.keys() - stored.keys():
@@ -100,18 +110,26 @@ class Pulses:
     def restart(self, now: float) -> None:
         """Start every clock again: what came meanwhile may have passed us by."""
         for pulse in self._pulses.values():
-            pulse.counted_from = now
+            pulse.counted_from, pulse.suspected_at = now, None
 
-    def overdue(self, now: float) -> list[Pulse]:
-        """Those whose clock has run out."""
+    def overdue(self, now: float, *, part: float = 1.0, more: float = 0.0) -> list[Pulse]:
+        """Those silent for longer than `part` of their timeout, and `more` seconds."""
         return [
-            pulse for pulse in self._pulses.values() if pulse.trip is None and now - pulse.counted_from > pulse.timeout
+            pulse
+            for pulse in self._pulses.values()
+            if pulse.trip is None and now - pulse.counted_from > pulse.timeout * part + more
         ]
+
+    def confirmed(self, pulse: Pulse, now: float, seconds: float) -> bool:
+        """Whether an overdue pulse has been found so for some seconds: what was on its way would have come meanwhile."""
+        if pulse.suspected_at is None:
+            pulse.suspected_at = now
+        return now - pulse.suspected_at >= seconds
 
     def trips(self, pulse: Pulse, depends: bool, now: float) -> bool:
         """Whether an overdue pulse is to trip: not while no order depends on it, and where one came later, a timeout from then."""
         if depends and pulse.idle:
-            pulse.counted_from, pulse.idle = now, False
+            pulse.counted_from, pulse.idle, pulse.suspected_at = now, False, None
             return False
         pulse.idle = not depends
         return depends

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
+from execution.ledger import keys
 from execution.store import Script, Store
+
+log = structlog.get_logger(__name__)
 
 _PULSE = Script.load(Path(__file__).parent / "scripts" / "pulse.lua")
 
@@ -29,6 +33,10 @@ class Trip(msgspec.Struct, frozen=True, kw_only=True):
     timeout_ms: int
 
 
+UNREADABLE = Trip(at=0, by="", silent_ms=0, timeout_ms=0)
+"""Stands for a trip that cannot be read: it halts all the same."""
+
+
 class StoredPulse(msgspec.Struct, kw_only=True):
     """A pulse as the store has it."""
 
@@ -42,6 +50,17 @@ class StoredPulse(msgspec.Struct, kw_only=True):
     """While it stands."""
     told: int = 0
     """The generation of the trip whose event is in an outbox."""
+
+
+class Fellow(msgspec.Struct, kw_only=True):
+    """Another replica, by its heartbeat."""
+
+    timestamp: int = 0
+    """Of the heartbeat, ms since the epoch, by the store's clock."""
+    age: float = float("inf")
+    """Seconds since, by the same clock."""
+    pulses: list[str] = msgspec.field(default_factory=list)
+    """Those that its live orders depend on."""
 
 
 class PulseStore:
@@ -82,6 +101,27 @@ class PulseStore:
         """Forget a pulse that has long been silent."""
         await self._run("prune", name, beats)
 
+    async def fellows(self, instance: str) -> list[Fellow]:
+        """The replicas that count as alive, but for one.
+
+        Raises:
+            StoreUnavailable, StoreRefused
+        """
+        found = []
+        for name in await self._store.call("ZRANGE", keys.REPLICAS, 0, -1):
+            if name.decode() == instance:
+                continue
+            try:
+                fellow = msgspec.json.decode(
+                    await self._store.call("GET", keys.heartbeat(name.decode())) or b"{}", type=Fellow
+                )
+            except msgspec.DecodeError:
+                fellow = Fellow()
+            if fellow.timestamp:
+                fellow.age = (await self._store.server_time_ms() - fellow.timestamp) / 1000
+            found.append(fellow)
+        return found
+
     async def _run(self, *arguments: str | bytes | int) -> Any:
         return await self._store.script(_PULSE, [PULSES], arguments)
 
@@ -96,12 +136,16 @@ def parse(flat: Any) -> dict[str, StoredPulse]:
     pairs: Mapping[bytes, bytes] = flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
     found: dict[str, StoredPulse] = {}
     for field, value in pairs.items():
-        kind, _, name = field.decode().partition(":")
+        kind, _, name = field.decode(errors="replace").partition(":")
         pulse = found.setdefault(name, StoredPulse())
-        if kind == "x":
-            pulse.trip = msgspec.json.decode(value, type=Trip)
-        elif kind in _NUMBERS:
-            setattr(pulse, _NUMBERS[kind], int(value))
+        try:
+            if kind == "x":
+                pulse.trip = UNREADABLE
+                pulse.trip = msgspec.json.decode(value, type=Trip)
+            elif kind in _NUMBERS:
+                setattr(pulse, _NUMBERS[kind], int(value))
+        except ValueError as error:
+            log.error("a pulse in the store is not readable", field=f"{kind}:{name}", error=str(error))
     return found
 
 

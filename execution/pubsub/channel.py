@@ -19,6 +19,15 @@ _KEEPALIVE_MS = 30_000
 # front end allows 30 s, an emulator on the same machine does not need them.
 _EMULATOR_KEEPALIVE_MS = 300_000
 _CLOSE_GRACE = 5.0
+_NO_ANSWER = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
 
 
 def connect(
@@ -127,6 +136,19 @@ class PubSubChannel:
             raise _cancelled("the connection was closed during the call") from None
         except grpc.aio.UsageError as error:
             raise _cancelled(str(error)) from error
+
+    async def answers(self, subscription: str, timeout: float) -> bool:
+        """Whether Pub/Sub answers now on this connection, were it only that it may not say anything.
+
+        Args:
+            timeout: seconds after which it does not.
+        """
+        request = rpc.GetSubscriptionRequest(subscription=subscription)
+        try:
+            await self.call(rpc.GET_SUBSCRIPTION, request, timeout)
+        except grpc.aio.AioRpcError as error:
+            return error.code() not in _NO_ANSWER
+        return True
 
     def open_stream(self, method: rpc.Rpc, first_request: Any) -> "grpc.aio.StreamStreamCall[Any, Any]":
         """Open a stream in both directions; the first request is to be written by the caller.

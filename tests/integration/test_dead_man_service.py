@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from adapters.simulator.market import MarketConfig
+from execution.embedded.pubsub.process import PubSubProcess
 from execution.embedded.redis_server import EmbeddedRedis
 from execution.ledger import order_key
 from execution.ledger.pulses import StoredPulse, parse
@@ -177,13 +178,14 @@ async def test_a_source_stands_for_all_orders(system: System, tmp_path: Path) ->
     await rests(system, "two")
 
 
-async def test_no_stall_of_ours_trips_it(pubsub_host: str, tmp_path: Path) -> None:
-    """The replica stands still, is restarted, or its store stands still, is restarted, each for longer than the timeout."""
+async def test_no_stall_of_ours_trips_it(tmp_path: Path) -> None:
+    """The replica, its store or Pub/Sub stands still, or the replica is restarted, each for longer than the timeout."""
     store = await EmbeddedRedis.start(tmp_path / "redis")
     try:
         async with (
+            await PubSubProcess.start() as pubsub,
             venue(market=STEADY) as alpha,
-            System(store.url, pubsub_host, tmp_path, {"alpha": alpha}) as system,
+            System(store.url, pubsub.host, tmp_path, {"alpha": alpha}) as system,
         ):
             replica = await system.replica()
             await system.signal("rests", strategy_id="dead", **REST)
@@ -198,6 +200,11 @@ async def test_no_stall_of_ours_trips_it(pubsub_host: str, tmp_path: Path) -> No
             os.kill(store.pid, signal.SIGSTOP)
             await asyncio.sleep(5)
             os.kill(store.pid, signal.SIGCONT)
+            await beat(system)
+
+            os.kill(pubsub._process.pid, signal.SIGSTOP)  # its connections stand, and nothing comes
+            await asyncio.sleep(6)
+            os.kill(pubsub._process.pid, signal.SIGCONT)
             await beat(system)
 
             assert await replica.stop() == 0
