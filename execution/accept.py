@@ -176,6 +176,7 @@ def rejection(
     except ValueError:
         side = None
     unset = msgspec.UNSET
+    now = _now()
     return OrderEvent(
         order_id=order_id,
         signal_id=signal_id,
@@ -183,8 +184,8 @@ def rejection(
         filled_quantity=ZERO,
         average_price=None,
         commission=ZERO,
-        timestamp=_now(),
-        event_id=f"evt_{key}_{sequence}",
+        timestamp=now,
+        event_id=f"evt_{key}_{sequence}_{now:x}",
         event_type=EventType.REJECTED,
         sequence=sequence,
         strategy_id=text("strategy_id"),

@@ -607,7 +607,8 @@ class OrderState:
                 average_price=_AVERAGE.divide(sums.notional, sums.filled) if sums.filled else None,
                 commission=sums.quote_fees,
                 timestamp=now,
-                event_id=f"evt_{self.key}_{parent.sequence}",
+                # With the time: a store that forgot the event's order has the next one of this number tell something else.
+                event_id=f"evt_{self.key}_{parent.sequence}_{now:x}",
                 event_type=event_type,
                 sequence=parent.sequence,
                 strategy_id=parent.strategy_id,
