@@ -147,6 +147,7 @@ class System:
         self.venues = dict(venues)
         self.project = f"test-{os.getpid()}-{next(_numbers)}"
         self.replicas: list[Replica] = []
+        self._replica_numbers = itertools.count()
         self.published: list[str] = []
         self.watch = Watch()
         self._controls: dict[str, VenueControl] = {}
@@ -215,7 +216,7 @@ class System:
 
     async def replica(self, *, wait: bool = True, **environment: str) -> Replica:
         """Start a replica; with `wait`, until it is ready."""
-        number = len(self.replicas)
+        number = next(self._replica_numbers)
         log = self.folder / f"replica-{number}.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
