@@ -22,9 +22,9 @@ class Slice:
     duration: int
     at: int
 
-    def late(self, started: int) -> int:
-        """Ms from its time in the schedule to its execution at the venue."""
-        return self.at - started - self.index * self.duration // self.count
+    def due(self, started: int) -> int:
+        """Its time in the schedule, ms since the epoch, of an order that began then."""
+        return started + self.index * self.duration // self.count
 
 
 class Heard(Watch):
@@ -44,9 +44,8 @@ class Heard(Watch):
         self.first_fills: dict[str, int] = {}
         """When the venue executed an order for the first time, ms since the epoch."""
         self.children = 0
-        self.per_shard: list[tuple[str, str, int]] = []
-        """(order id, replica, ms) of each event, where asked for."""
-        self.keeps_replicas = False
+        self.writers: list[tuple[str, str, int]] | None = None
+        """(signal id, replica, ms since the epoch) of each event's commit; None: not kept."""
 
     def handle(self, message: IncomingMessage) -> None:
         known = len(self.events)
@@ -58,8 +57,8 @@ class Heard(Watch):
         signal_id = event.signal_id
         if event.sequence <= 0:
             return
-        if self.keeps_replicas:
-            self.per_shard.append((event.order_id, event.instance_id, event.timestamp))
+        if self.writers is not None:
+            self.writers.append((signal_id, event.instance_id, event.timestamp))
         if event.event_type is EventType.ACCEPTED:
             self.accepted[signal_id] = event.timestamp
         elif event.event_type is EventType.PLACED:
@@ -83,7 +82,9 @@ class Heard(Watch):
         """
         begins = self.accepted if started is None else started
         return sorted(
-            one.late(begins[one.signal_id]) for one in self.slices[since:] if one.index > 0 and one.signal_id in begins
+            one.at - one.due(begins[one.signal_id])
+            for one in self.slices[since:]
+            if one.index > 0 and one.signal_id in begins
         )
 
 

@@ -150,7 +150,7 @@ class Load:
         link, third = self.links[self.options.slow], self.options.seconds / 3
         await asyncio.sleep(third)
         await self._line()
-        say(f"--- every byte to and from the {self.options.slow} is {link.name} seconds late from here")
+        say(f"--- every byte to and from the {self.options.slow} is {self.options.delay:g} s late from here")
         link.delay = self.options.delay
         await asyncio.sleep(third)
         await self._line()

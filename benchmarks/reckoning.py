@@ -44,7 +44,7 @@ class Reckoning:
 
     def __str__(self) -> str:
         compared = self.compared
-        statuses = ", ".join(f"{number} {status.value}" for status, number in compared.statuses.most_common())
+        statuses = ", ".join(f"{number} {status}" for status, number in compared.statuses.most_common())
         lines = [
             f"signals published {self.published}, accepted {self.accepted}, orders in the ledger {compared.orders} ({statuses}), ends heard {self.ended}",
             f"child orders at the venue {self.children_at_venue}, doubled {self.doubled}; fills at the venue {compared.fills_at_venues},"

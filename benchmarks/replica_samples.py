@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ class Sample:
 class Scrape:
     """The metrics of a replica, summed over labels."""
 
-    values: Counter[str] = field(default_factory=Counter)
+    values: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     buckets: dict[str, Counter[float]] = field(default_factory=dict)
 
     @classmethod

@@ -28,7 +28,6 @@ TICK_SECONDS = 0.05
 MOST_AT_ONCE = 200
 MIX = {"limit": 45, "iceberg": 15, "stop": 5, "twap": 30, "pov": 5}
 """Kinds of live orders, in per cent."""
-SLICES = 6
 
 
 def busy_venue() -> VenueConfig:
@@ -44,12 +43,20 @@ class Traffic:
     """Publishes to a system until told to stop, and knows what was published."""
 
     def __init__(
-        self, system: System, heard: Heard, *, parents: int, twap_seconds: float, mix: dict[str, int] | None = None
+        self,
+        system: System,
+        heard: Heard,
+        *,
+        parents: int,
+        twap_seconds: float,
+        slices: int = 6,
+        mix: dict[str, int] | None = None,
     ) -> None:
-        """`parents`: orders to keep live; `twap_seconds`: how long a TWAP or POV among them works."""
+        """`parents`: orders to keep live; `twap_seconds`: how long a TWAP or POV among them works; `slices`: of a TWAP."""
         self._system = system
         self._heard = heard
         self._seconds = twap_seconds
+        self._slices = slices
         self._chance = random.Random(1)
         self._number = 0
         self._kind: dict[str, str] = {}
@@ -150,8 +157,8 @@ class Traffic:
             return {**signal, "order_type": "stop", "stop_price": Decimal(100_000) - far}
         if kind == "twap":
             duration = round(seconds, 3)
-            self._heard.schedules[name] = (SLICES, int(duration * 1000))
-            params = {"duration_seconds": duration, "slices": SLICES, "style": "aggressive"}
+            self._heard.schedules[name] = (self._slices, int(duration * 1000))
+            params = {"duration_seconds": duration, "slices": self._slices, "style": "aggressive"}
             return {**signal, "order_type": "market", "algorithm": "twap", "algorithm_params": params}
         params = {"participation": Decimal("0.001"), "interval_seconds": 10, "duration_seconds": max(int(seconds), 1)}
         return {**signal, "order_type": "market", "algorithm": "pov", "algorithm_params": params}
