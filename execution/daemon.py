@@ -35,6 +35,7 @@ from execution.costs import Costs
 from execution.dead_letters import DeadLetters
 from execution.dead_man import DeadMan
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
+from execution.emulator import keep_provided
 from execution.health import ComponentHealth, HealthReport
 from execution.history import Histories
 from execution.http_server import HttpServer
@@ -244,6 +245,13 @@ class Daemon:
         project = settings.google_cloud_project
         channel = connect(project, settings.pubsub_emulator_host)
         self._channel = channel
+        for remark in await self._provide_pubsub(channel):
+            log.warning("Pub/Sub", remark=remark)
+        return channel
+
+    async def _provide_pubsub(self, channel: PubSubChannel) -> list[str]:
+        """Check topics and subscriptions, and make them on an emulator; remarks for the log."""
+        settings = self.settings
         subscriptions = [
             SubscriptionSpec(settings.signals_subscription, settings.signals_topic),
             SubscriptionSpec(settings.control_subscription, settings.control_topic),
@@ -251,16 +259,13 @@ class Daemon:
         if channel.is_emulator:
             # What is published to a topic without a subscription is gone; dead letters are to be read.
             subscriptions.append(SubscriptionSpec(settings.dead_letter_topic, settings.dead_letter_topic))
-        remarks = await ensure(
+        return await ensure(
             channel,
-            project,
+            settings.google_cloud_project,
             topics=[settings.events_topic, settings.dead_letter_topic],
             subscriptions=subscriptions,
             create=settings.pubsub_emulator_host is not None,
         )
-        for remark in remarks:
-            log.warning("Pub/Sub", remark=remark)
-        return channel
 
     async def _start_adapters(self, adapters: dict[str, Adapter]) -> None:
         self._adapters = adapters
@@ -412,6 +417,13 @@ class Daemon:
         self._control = Intake("commands", self._commands.take, dead_letter, metrics)
         self._subscribe(settings.signals_subscription, self._signals.handle, settings.max_outstanding)
         self._subscribe(settings.control_subscription, self._control.handle, MOST_COMMANDS)
+        if channel.is_emulator:
+            self._watch("Pub/Sub emulator", keep_provided(lambda: self._provide_pubsub(channel), self._lacks_pubsub))
+
+    def _lacks_pubsub(self) -> bool:
+        return self._outbox.failing_since is not None or not all(
+            subscriber.status.connected for subscriber in self._subscribers.values()
+        )
 
     def _subscribe(self, setting: str, handler: Any, most: int) -> None:
         assert self._channel is not None
