@@ -6,6 +6,7 @@ is acknowledged once the command is durable. What cannot be done is answered by 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import structlog
 
 from algorithms import ALGORITHMS
 from execution.accept import rejection
+from execution.adrift import Adrift
 from execution.dead_man import SHORTEST, DeadMan
 from execution.history import Histories
 from execution.intake import DeadLetter
@@ -22,6 +24,7 @@ from execution.metrics import Metrics
 from execution.order_actor import Booking, OrderActor
 from execution.pubsub import IncomingMessage
 from execution.runner import Runner
+from execution.store import STORE_ERRORS
 from schemas import exact_json
 from schemas.command import (
     AmendOrder,
@@ -38,6 +41,9 @@ from schemas.market import Candle
 
 log = structlog.get_logger(__name__)
 
+HANDED_BACK = 1.0
+"""Seconds after which a heartbeat that cannot be counted here is left to another replica."""
+
 
 class Commands:
     """Carries commands out, or to who can."""
@@ -53,6 +59,7 @@ class Commands:
         instance: str,
         wake_outbox: Callable[[int], None],
         dead_man: DeadMan | None = None,
+        adrift: Adrift | None = None,
     ) -> None:
         self._runner = runner
         self._ledger = ledger
@@ -62,6 +69,7 @@ class Commands:
         self._wake_outbox = wake_outbox
         self._histories = histories
         self._dead_man = dead_man
+        self._adrift = adrift
 
     async def read_inbox(self, shard: int) -> None:
         """Carry out what other replicas left for the owner of a shard."""
@@ -100,13 +108,25 @@ class Commands:
         except InvalidCommand as refusal:
             return await self._refuse(fields, command_id, refusal.field, refusal.reason)
         if isinstance(command, Heartbeat) and self._dead_man is not None:
-            return await self._beat(self._dead_man, command, fields, command_id)
+            try:
+                return await self._beat(self._dead_man, command, fields, command_id)
+            except STORE_ERRORS:
+                await asyncio.sleep(HANDED_BACK)
+                return message.nack()  # a replica that reaches the store may count it; held here, it would be missed
         if isinstance(command, Resume) and self._dead_man is not None:
             return await self._resume(self._dead_man, command, fields, command_id)
         if not isinstance(command, OrderCommand):
             reason = f"{command.type} is not carried out by this version of the service"
             return await self._refuse(fields, command_id, "type", reason)
-        return await self._carry_out(command, command_id)
+        try:
+            await self._carry_out(command, command_id)
+        except STORE_ERRORS:
+            if isinstance(command, CancelOrder) and self._adrift is not None:
+                self._adrift.ask(command)
+            raise
+        if isinstance(command, CancelOrder) and self._adrift is not None:
+            self._adrift.carried_out(command)
+        return None
 
     async def _beat(self, dead_man: DeadMan, command: Heartbeat, fields: Mapping[str, Any], command_id: str) -> None:
         self._metrics.command(command.type)

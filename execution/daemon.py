@@ -21,6 +21,7 @@ from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from adapters.paper import PaperAdapter
 from execution import failpoints, garbage, logs
 from execution.accept import Acceptor
+from execution.adrift import Adrift
 from execution.circuit import Circuits, State
 from execution.commands import Commands
 from execution.component_health import (
@@ -70,6 +71,7 @@ from execution.spending import Spending
 from execution.store import Store, StoreRefused, StoreTooOld, StoreUnavailable
 from execution.tca.stored import save_report
 from execution.venue_timers import OPEN_AT, VenueTimers
+from schemas.order import ParentOrder
 from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
@@ -327,6 +329,18 @@ class Daemon:
             answers=self._control_answers,
             wake_outbox=outbox.wake,
         )
+        self._adrift = adrift = Adrift(
+            self._adapters,
+            self._circuits,
+            metrics,
+            max_retries=settings.max_retries,
+            live=lambda: self._runner.actors(),
+            away=self._store_is_away,
+        )
+
+        def halted(order: ParentOrder) -> str | None:
+            return dead_man.halted(order) or adrift.halted(order)
+
         self._runner = runner = Runner(
             ledger,
             self._adapters,
@@ -337,7 +351,8 @@ class Daemon:
             market=market,
             costs=costs,
             available=spending.available,
-            halted=dead_man.halted,
+            halted=halted,
+            let_go=adrift.keep,
         )
         await dead_man.look()  # before anything is accepted or taken over: what tripped stays tripped
         runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
@@ -360,7 +375,7 @@ class Daemon:
             dead_letter,
             instance=instance,
             wake_outbox=outbox.wake,
-            halted=dead_man.halted,
+            halted=halted,
         )
         self._commands = Commands(
             runner,
@@ -371,6 +386,7 @@ class Daemon:
             instance=instance,
             wake_outbox=outbox.wake,
             dead_man=dead_man,
+            adrift=adrift,
         )
         self._reconciler = Reconciler(
             runner,
@@ -411,6 +427,7 @@ class Daemon:
             self._watch(f"reconciliation of {name}", self._reconciler.run(name))
         self._watch("leases", self._leases.run())
         self._watch("dead man's switch", dead_man.run())
+        self._watch("orders adrift", adrift.run())
         self._watch("timers of venues", self._timers.run())
         self._watch("pulse", self._pulse())
         self._signals = Intake("signals", acceptor.take, dead_letter, metrics, room=runner.room)
@@ -494,6 +511,8 @@ class Daemon:
         await self._runner.hand_over(shards, self.settings.shutdown_timeout * 0.4)
         await self._outbox.drain(shards, self.settings.shutdown_timeout * 0.15)
         for shard in shards:
+        if self._store_is_away():
+            self._adrift.keep(actor for actor in self._runner.actors() if actor.lease.shard == shard)
             self._outbox.disown(shard)
 
     def _control_stream(self) -> int | None:
