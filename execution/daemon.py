@@ -503,7 +503,16 @@ class Daemon:
         await self._runner.take_over(lease)
         self._outbox.own(lease)
 
+    def _store_is_away(self) -> bool:
+        """Whether the ledger cannot be written, as far as is known: not reached, or no lease renewed for several beats."""
+        assert self._store is not None
+        beat = self._leases.last_beat
+        silent = time.monotonic() - beat if beat is not None else 0.0
+        return not self._store.connected or silent > self.settings.lease_ttl / 2
+
     def _shard_lost(self, shard: int) -> None:
+        if self._store_is_away():
+            self._adrift.keep(actor for actor in self._runner.actors() if actor.lease.shard == shard)
         self._runner.forget(shard)
         self._outbox.disown(shard)
 
@@ -511,8 +520,6 @@ class Daemon:
         await self._runner.hand_over(shards, self.settings.shutdown_timeout * 0.4)
         await self._outbox.drain(shards, self.settings.shutdown_timeout * 0.15)
         for shard in shards:
-        if self._store_is_away():
-            self._adrift.keep(actor for actor in self._runner.actors() if actor.lease.shard == shard)
             self._outbox.disown(shard)
 
     def _control_stream(self) -> int | None:

@@ -173,6 +173,44 @@ async def test_the_store_is_away(embedded_pubsub: str, tmp_path: Path) -> None:
     await store.stop()
 
 
+async def test_the_store_is_away_for_longer_than_a_lease(embedded_pubsub: str, tmp_path: Path) -> None:
+    """Cancels by command and at the end of an order's time leave all the same; nothing is placed in their stead."""
+    store = await EmbeddedRedis.start(tmp_path / "store")
+    async with venue(market=STEADY) as alpha, System(store.url, embedded_pubsub, tmp_path, {"alpha": alpha}) as system:
+        await system.replica()
+        iceberg = {"algorithm": "iceberg", "algorithm_params": {"display_quantity": "0.01"}}
+        await system.signal("byhand", price=FAR)
+        await system.signal("sliced", price=FAR, quantity=Decimal("0.1"), **iceberg)
+        await system.signal("stays", price=FAR)
+        await system.signal("expires", price=FAR, expires_at=time.time_ns() // 1_000_000 + 8_000)
+        names = ("byhand", "sliced", "expires")
+        for name in (*names, "stays"):
+            await system.told(name, "working")
+        await store.stop()
+        await asyncio.sleep(4)  # its leases are over
+        sent = await requests(system, "POST")
+        assert not await requests(system, "DELETE")
+        for name in ("byhand", "sliced"):
+            await system.command(type="order.cancel", signal_id=name, reason="by hand")
+
+        async def canceled() -> bool:
+            record = await system.control().record()
+            gone = [one["clientOrderId"] for one in record["orders"] if one["status"] == "CANCELED"]
+            return len(gone) == 3 and not any(name.startswith(order_key("stays")) for name in gone)
+
+        await becomes(canceled)
+        store = await EmbeddedRedis.start(tmp_path / "store")
+        for name in ("byhand", "sliced"):
+            assert (await system.told(name, "canceled")).reason == "by hand"
+        await system.told("expires", "expired")
+        await asyncio.sleep(1)
+        assert await requests(system, "POST") == sent, "what was canceled is not placed again"
+        await system.command(type="order.cancel", signal_id="stays")
+        await system.told("stays", "canceled")
+        await system.agrees()
+    await store.stop()
+
+
 async def test_pubsub_is_away(redis_url: str, tmp_path: Path) -> None:
     async with (
         await PubSubProcess.start() as pubsub,
