@@ -66,8 +66,8 @@ class Runner:
         costs: Costs,
         available: Callable[[str, ParentOrder], Decimal | None] = lambda _venue, _order: None,
         halted: Callable[[ParentOrder], str | None] = lambda _order: None,
-        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         let_go: Callable[[list[OrderActor]], None] = lambda _actors: None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ledger = ledger
@@ -77,8 +77,8 @@ class Runner:
         self._now = now
         self._monotonic = monotonic
         self._committed = committed
-        self._gate = WireGate()
         self._let_go = let_go
+        self._gate = WireGate()
         self._leases: dict[int, Lease] = {}
         self._accepting: dict[int, int] = {}
         self._actors: dict[str, OrderActor] = {}
@@ -312,6 +312,8 @@ class Runner:
             return
         if isinstance(error, LedgerMismatch):
             self._outdated.add(actor.key)
+        if isinstance(error, STORE_ERRORS):
+            self._let_go([actor])
         if isinstance(error, (Overfill, LedgerMismatch, *STORE_ERRORS)):
             self._metrics.commit_failed(type(error).__name__)
             actor.log.critical("the ledger refused a transition; the order is loaded again", error=str(error))
@@ -322,8 +324,6 @@ class Runner:
         # What it was about to send may have left until now, and not only until the lease was inherited.
         actor.lease.inherited_until = max(actor.lease.inherited_until, self._now())
         if actor.key not in self._reloading:
-        if isinstance(error, STORE_ERRORS):
-            self._let_go([actor])
             self._reloading.add(actor.key)
             self._spawn(self._reload(actor))
 
