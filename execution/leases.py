@@ -146,7 +146,7 @@ class ShardLeases:
     def _returning(self) -> bool:
         """Whether the store came back so recently that a shard is left to who owned it last, and knows what it may lack."""
         restarted = self._ledger.restarted_at
-        return restarted is not None and time.monotonic() - restarted < self._ttl / 2
+        return restarted is not None and time.monotonic() - restarted < self._ttl
 
     async def _balance(self) -> None:
         count = len(self._ledger.shards)

@@ -29,7 +29,7 @@ def records(world: World) -> Records:
                     {fill.trade_id: fill.quantity for fill in paper.fills},
                     {fill.trade_id: fill.price for fill in paper.fills},
                     paper.order.side,
-                    paper.timestamp,
+                    venue.taken_at[paper.order.client_order_id],
                 )
                 for paper in venue.orders
             ]

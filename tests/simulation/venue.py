@@ -84,6 +84,8 @@ class SimVenue:
         self.orders: list[PaperOrder] = []
         """Every order that was ever taken, in order."""
         self.adapters: list[SimAdapter] = []
+        self.taken_at: dict[str, int] = {}
+        """When an order of an id was first taken (ms)."""
         self.taken: Callable[[PaperOrder], None] = lambda _order: None
         """Called with each order that was taken."""
         self.refused_twice: Callable[[str], None] = lambda _child_id: None
@@ -144,6 +146,7 @@ class SimVenue:
             raise DuplicateClientOrderId("an order of this id is open")
         paper = self.matcher.place(order, self.now_ms())
         self.orders.append(paper)
+        self.taken_at.setdefault(order.client_order_id, self.now_ms())
         self.taken(paper)
         self.publish([(paper, fill) for fill in paper.fills] or [(paper, None)])
         return paper

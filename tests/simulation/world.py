@@ -29,7 +29,7 @@ from tests.simulation.loop import SimLoop
 from tests.simulation.records import records
 from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
-from tests.simulation.replica import SimReplica
+from tests.simulation.replica import SHARDS, SimReplica
 from tests.simulation.venue import SYMBOL, SimVenue
 
 EPOCH = 1_800_000_000.0
@@ -62,6 +62,8 @@ class World:
     """When a replica was killed, or frozen until when."""
     losses: list[tuple[float, float, frozenset[str]]] = field(default_factory=list)
     """What the store forgot: from when, until when it was back, and the keys of the orders."""
+    passed_on: set[str] = field(default_factory=set)
+    """Keys of forgotten orders that another replica worked next."""
 
     def now_ms(self) -> int:
         return int((EPOCH + self.loop.time()) * 1000)
@@ -84,7 +86,7 @@ class World:
     @property
     def forgotten(self) -> set[str]:
         """Keys of orders of which the store lost something that nobody alive could write again."""
-        found: set[str] = set()
+        found = set(self.passed_on)
         for since, until, lost in self.losses:
             if any(begin < until + PATIENCE and end > since - PATIENCE for begin, end in self.fates):
                 found |= lost
@@ -402,7 +404,25 @@ def _forget(world: World, draw: random.Random) -> None:
     after = _versions(world)
     keys_lost = frozenset(key for key, version in before.items() if after.get(key) != version)
     world.losses.append((now - lost, now + away, keys_lost))
+    world.loop.create_task(_watch_owners(world, keys_lost, now + away))
     world.note(f"the store fails over and lacks the last {lost:.2f} s: {changes} changes, {len(keys_lost)} orders")
+
+
+async def _watch_owners(world: World, lost: frozenset[str], back_at: float) -> None:
+    """See whether another replica than before works an order that was forgotten."""
+    owners = _owners(world)
+    while world.loop.time() < back_at + PATIENCE:
+        await asyncio.sleep(0.2)
+        now = _owners(world)
+        world.passed_on |= {key for key in lost if now.get(_shard(key)) != owners.get(_shard(key))}
+
+
+def _owners(world: World) -> dict[str, bytes]:
+    return {name: fields[b"owner"] for name, fields in world.redis.hashes(":lease")}
+
+
+def _shard(key: str) -> str:
+    return keys.ShardKeys(keys.shard_of(key, SHARDS)).lease
 
 
 def _versions(world: World) -> dict[str, bytes]:
