@@ -619,7 +619,7 @@ class Daemon:
                         self._signals.finish(budget * 0.15),
                         self._control.finish(budget * 0.15),
                     )
-                    await self._timers.stop()
+                    await self._timers.stop(budget * 0.1)
                     await self._hand_over(set(self._leases.owned))
                     await self._leases.release_all()
                     await self._costs.close()

@@ -76,6 +76,10 @@ class VenueTimers:
         """Venues of ours whose timer is as we set it; a previous owner may have armed any other."""
         self._not_before: dict[str, float] = {}
         """Where a request failed: when the next may be made, monotonic seconds."""
+        self._clear_since: dict[str, float] = {}
+        """Since when an armed timer of ours guards no entry that is known, monotonic seconds."""
+        self._stopped = False
+        self._winding = asyncio.Lock()
 
     def open_entries(self) -> Counter[str]:
         """How many entries of this replica are, or may be, open at each venue."""
@@ -99,7 +103,7 @@ class VenueTimers:
         Raises:
             StoreUnavailable, StoreRefused
         """
-        if not self._proven():
+        if self._stopped or not self._proven():
             return
         mine = [venue for venue in self._adapters if self._is_mine(venue)]
         for venue in self._settled - set(mine):
@@ -109,16 +113,24 @@ class VenueTimers:
         everywhere = await self._open_everywhere()
         if everywhere is None:
             return
-        await asyncio.gather(*(self._keep(venue, everywhere[venue]) for venue in mine))
+        async with self._winding:
+            if not self._stopped:
+                await asyncio.gather(*(self._keep(venue, everywhere[venue]) for venue in mine))
 
-    async def stop(self) -> None:
-        """At a clean stop, before leases are released: disarm where nothing is open anywhere; else it stays for the next owner."""
+    async def stop(self, seconds: float) -> None:
+        """At a clean stop, before orders are handed over: disarm where nothing is open anywhere; else it stays for the next owner.
+
+        Nothing is asked of a timer after that: orders that are handed over are no longer counted here. A venue that does not
+        answer within `seconds` keeps nobody from stopping.
+        """
+        self._stopped = True
         try:
-            everywhere = await self._open_everywhere() if self._wound and self._proven() else None
-        except STORE_ERRORS:
-            return
-        if everywhere is not None:
-            await asyncio.gather(*(self._set(venue, 0) for venue in list(self._wound) if not everywhere[venue]))
+            async with asyncio.timeout(seconds), self._winding:  # what is on its way arrives before what disarms
+                everywhere = await self._open_everywhere() if self._wound and self._proven() else None
+                if everywhere is not None:
+                    await asyncio.gather(*(self._set(venue, 0) for venue in list(self._wound) if not everywhere[venue]))
+        except (TimeoutError, *STORE_ERRORS) as error:
+            log.warning("timers at venues are left as they are", venues=sorted(self._wound), error=str(error))
 
     def _proven(self) -> bool:
         """Whether this replica has just shown that it can act: it renewed all of its leases."""
@@ -150,7 +162,9 @@ class VenueTimers:
         wound, now = self._wound.get(venue), self._monotonic()
         if now < self._not_before.get(venue, now):
             return
-        if not entries:
+        since = self._clear_since.setdefault(venue, now) if not entries else self._clear_since.pop(venue, now)
+        # Orders that change hands are in nobody's count for a moment: it is wound up on until none was seen for a while.
+        if not entries and (wound is None or now - since > self._lease_ttl):
             if wound is not None or venue not in self._settled:
                 await self._set(venue, 0)
         elif wound is None or now - wound >= self._seconds / REFRESHES - LOOKS / 2:
@@ -160,6 +174,7 @@ class VenueTimers:
         self._settled.discard(venue)
         self._wound.pop(venue, None)
         self._not_before.pop(venue, None)
+        self._clear_since.pop(venue, None)
         self._metrics.venue_timer(venue, False)
 
     async def _set(self, venue: str, seconds: float) -> None:
