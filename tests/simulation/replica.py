@@ -85,7 +85,8 @@ class SimReplica:
             except STORE_ERRORS:
                 await asyncio.sleep(1.0)  # the daemon is started again until the store is there
         for name, venue in world.venues.items():
-            self.adapters[name] = SimAdapter(venue, self.name, random.Random(f"{world.seed}:{self.name}:{name}"))
+            seed = random.Random(f"{world.seed}:{self.name}:{name}")
+            self.adapters[name] = SimAdapter(venue, self.name, seed, skew=lambda: world.skews.get(self.name, 0.0))
             await self.adapters[name].start()
         adapters: dict[str, Any] = dict(self.adapters)
         now, monotonic = world.now_ms, world.monotonic

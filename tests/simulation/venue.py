@@ -171,7 +171,10 @@ class SimAdapter:
 
     max_client_order_id = 36
 
-    def __init__(self, venue: SimVenue, replica: str, seed: random.Random, *, ttl_ms: int = 2000) -> None:
+    def __init__(
+        self, venue: SimVenue, replica: str, seed: random.Random, *, skew: Callable[[], float], ttl_ms: int = 2000
+    ) -> None:
+        """`skew`: seconds by which the replica's clock is wrong now; it knows by how much it was when it last measured."""
         self.name = venue.name
         self.health = AdapterHealth()
         self.request_ttl_ms = ttl_ms
@@ -181,6 +184,8 @@ class SimAdapter:
         self._sink: UpdateSink | None = None
         self._markets: dict[str, MarketSink] = {}
         self._stream_up = False
+        self._skew = skew
+        self._known_skew = skew()
 
     async def start(self) -> None:
         self.health.ready = True
@@ -215,7 +220,7 @@ class SimAdapter:
             raise Unavailable("the venue is down")
         if before_send is not None:
             before_send()
-        built = venue.now_ms()
+        built = venue.now_ms() + int((self._skew() - self._known_skew) * 1000)
         roll = draw.random()
         if roll < faults.lost_before:
             await asyncio.sleep(draw.uniform(0.05, 2))
@@ -226,7 +231,8 @@ class SimAdapter:
         def arrive() -> None:
             """The request reaches the engine, whether or not anybody waits for it any more."""
             try:
-                if venue.now_ms() - built > self.request_ttl_ms:
+                if not -1000 <= venue.now_ms() - built <= self.request_ttl_ms:
+                    self._known_skew = self._skew()
                     raise Retryable("outside of its window")
                 if not venue.up:
                     raise Retryable("maintenance")

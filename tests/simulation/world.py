@@ -9,7 +9,7 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,7 +25,7 @@ from schemas import exact_json
 from schemas.terms import Side
 from tests.simulation import oracle
 from tests.simulation.bus import SimBus
-from tests.simulation.loop import SimLoop
+from tests.simulation.loop import REPLICA, SimLoop
 from tests.simulation.records import records
 from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
@@ -62,11 +62,18 @@ class World:
     """When a replica was killed, or frozen until when."""
     losses: list[tuple[float, float, frozenset[str]]] = field(default_factory=list)
     """What the store forgot: from when, until when it was back, and the keys of the orders."""
+    skews: dict[str, float] = field(default_factory=dict)
+    """Seconds by which replicas' wall clocks are wrong."""
     passed_on: set[str] = field(default_factory=set)
     """Keys of forgotten orders that another replica worked next."""
 
     def now_ms(self) -> int:
-        return int((EPOCH + self.loop.time()) * 1000)
+        """Ms since the epoch, by the clock of the replica that asks."""
+        return int((EPOCH + self.loop.time() + self.skew) * 1000)
+
+    @property
+    def skew(self) -> float:
+        return self.skews.get(REPLICA.get(), 0.0)
 
     def monotonic(self) -> float:
         return self.loop.time()
@@ -140,12 +147,12 @@ def _may_trade(paper: PaperOrder) -> Decimal:
 
 
 @contextmanager
-def virtual_clock(loop: SimLoop) -> Iterator[None]:
-    """The process's clocks are the loop's: whatever asks the time is told the virtual one."""
+def virtual_clock(loop: SimLoop, skews: Mapping[str, float]) -> Iterator[None]:
+    """The process's clocks are the loop's: whatever asks the time is told the virtual one, by its replica's wrong clock."""
     real = time.monotonic, time.time, time.time_ns
     time.monotonic = loop.time  # type: ignore[assignment]
-    time.time = lambda: EPOCH + loop.time()
-    time.time_ns = lambda: int((EPOCH + loop.time()) * 1e9)
+    time.time = lambda: EPOCH + loop.time() + skews.get(REPLICA.get(), 0.0)
+    time.time_ns = lambda: int(time.time() * 1e9)
     try:
         yield
     finally:
@@ -158,9 +165,10 @@ def simulate(seed: int, *, calm: bool = False) -> oracle.Verdict:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     random.seed(seed)  # what the service draws by itself (jitter) repeats too
     loop = SimLoop()
-    with virtual_clock(loop):
+    skews: dict[str, float] = {}
+    with virtual_clock(loop, skews):
         try:
-            return loop.run_until_complete(_run(seed, loop, calm))
+            return loop.run_until_complete(_run(seed, loop, skews, calm))
         finally:
             _bury(loop)
 
@@ -183,7 +191,7 @@ def _bury(loop: SimLoop) -> None:
         sys.unraisablehook = hook
 
 
-async def _run(seed: int, loop: SimLoop, calm: bool) -> oracle.Verdict:
+async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) -> oracle.Verdict:
     draw = random.Random(seed)
     monotonic = loop.time
 
@@ -195,7 +203,7 @@ async def _run(seed: int, loop: SimLoop, calm: bool) -> oracle.Verdict:
         name: SimVenue(name, random.Random(f"{seed}:{name}"), now_ms, monotonic)
         for name in ("alpha", "beta")[: draw.choice((1, 2))]
     }
-    world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues)
+    world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues, skews=skews)
     for venue in venues.values():
         venue.taken, venue.refused_twice = world.taken, world.sent_again
     markets = [asyncio.create_task(venue.run()) for venue in venues.values()]
@@ -350,7 +358,7 @@ async def _fates(world: World, draw: random.Random) -> None:
     while True:
         await asyncio.sleep(draw.expovariate(1 / 7))
         living = world.living
-        fate = draw.choice(("kill", "kill", "freeze", "restart", "forget", "store", "bus", "venue", "more"))
+        fate = draw.choice(("kill", "kill", "freeze", "restart", "forget", "store", "bus", "venue", "clock", "more"))
         if fate == "kill" and living:
             victim = draw.choice(living)
             steps = draw.randint(0, 400)
@@ -385,6 +393,11 @@ async def _fates(world: World, draw: random.Random) -> None:
             venue = draw.choice(sorted(world.venues))
             world.venues[venue].down_until = world.loop.time() + draw.uniform(0.5, 10)
             world.note(f"{venue} is away")
+        elif fate == "clock" and living:
+            victim = draw.choice(living)
+            jump = draw.uniform(-4, 4)
+            world.skews[victim.name] = world.skews.get(victim.name, 0.0) + jump
+            world.note(f"{victim.name}'s clock jumps by {jump:+.1f} s")
         elif fate == "more" and len(living) < 3:
             world.start_replica()
 
