@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test lint format bench simulate pictures lock schemas clean help
+.PHONY: run test lint format bench simulate chaos pictures lock schemas clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ bench: $(READY)  ## speed of the whole service against a bare ccxt loop, cost of
 
 simulate: $(READY)  ## seeded runs of the whole service with faults on virtual time; SEEDS=1000 for more
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),300) $(ARGS)
+
+chaos: $(READY)  ## seeded runs of real processes that are killed, frozen, cut off; SEEDS=50 for more
+	$(BIN)/python -m tests.chaos --seeds $(or $(SEEDS),10) $(ARGS)
 
 pictures: $(READY)  ## the pictures in docs/algorithms.md, from simulated runs
 	$(BIN)/python -m benchmarks.pictures docs/images

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import shutil
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="of trouble per run (default %(default)s)")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="where failing runs are kept")
     options = parser.parse_args()
+    logging.disable()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     began = time.monotonic()
     failed, runs, totals, struck = [], 0, Counter[str](), Counter[str]()

@@ -60,7 +60,8 @@ async def run(seed: int, folder: Path, *, seconds: float = 30.0, replicas: int |
     draw = random.Random(f"trade {seed}")
     count = replicas or draw.choice((2, 2, 3))
     strikes = schedule(seed, seconds)
-    async with await World(folder, replicas=count).start() as world:
+    async with World(folder, replicas=count) as world:
+        await world.start()
         trading = asyncio.create_task(trade(world, draw, seconds * 0.8, draw.randint(17, 40)))
         struck = await asyncio.gather(*(_strike(world, strike) for strike in strikes))
         await trading

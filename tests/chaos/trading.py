@@ -54,7 +54,8 @@ def signal(world: World, draw: random.Random, kind: str) -> dict[str, Any]:
         case "stop":
             fields |= {"order_type": "stop", "stop_price": _at(price, 4 * up)}
         case "trailing":
-            fields |= {"order_type": "trailing_stop", "stop_price": _at(price, 5 * up)}
+            params = {"trail_bps": draw.randint(3, 8)}
+            fields |= {"order_type": "trailing_stop", "stop_price": _at(price, 5 * up), "algorithm_params": params}
         case "bracket":
             profit, loss = _at(price, 15 * up), _at(price, -15 * up)
             fields |= {"take_profit": profit, "stop_loss": loss}

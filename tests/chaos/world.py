@@ -33,6 +33,8 @@ SHARDS = 8
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 PRICES = {"BTC/USDT": Decimal(50_000), "ETH/USDT": Decimal(3_000)}
 LIVELY = MarketConfig(volatility=1.0, trades=4.0, permanent_impact=0.0)
+_OF_CCXT = "Future exception was never retrieved"
+"""Said of a connection of ccxt's that failed while nobody waited for it: of no consequence."""
 PATIENCE = 60.0
 """Seconds for whatever has to come about by itself, on a machine with other work."""
 
@@ -74,7 +76,8 @@ class World:
         self._replicas = replicas
         self._began = time.monotonic()
         self._taken: set[object] = set()
-        self._supervisors: list[asyncio.Task[None]] = []
+        self._closing = contextlib.AsyncExitStack()
+        self.venues: dict[str, VenueProcess] = {}
         self._market: MarketConfig | None = LIVELY
 
     # --- starting and stopping ------------------------------------------------------------------------------------------
@@ -82,39 +85,36 @@ class World:
     async def start(self, market: MarketConfig | None = LIVELY, **environment: str) -> World:
         """Start everything, and wait until every replica is ready. `environment` is the replicas'."""
         self._market = market
-        self.proxies = Proxies()
+        closing = self._closing
+        closing.callback(self._write_history)
         self.store = await EmbeddedRedis.start(self.folder / "store")
+        closing.push_async_callback(lambda: self.store.stop())
         self.pubsub = await PubSubProcess.start()
-        self.venues = {name: await VenueProcess.start(self._venue(name)) for name in self.venue_names}
+        closing.push_async_callback(lambda: self.pubsub.stop())
+        for name in self.venue_names:
+            self.venues[name] = await VenueProcess.start(self._venue(name))
+            closing.push_async_callback(lambda name=name: self.venues[name].stop())  # type: ignore[misc]
+        self.proxies = Proxies()
+        closing.push_async_callback(self.proxies.close)
         self.own_link = await self.proxies.link("ours-pubsub", _address(self.pubsub.host))
         self.system = System(self.store.url, self.own_link.address, self.folder, self.venues)
-        await self.system.open()
+        await closing.enter_async_context(self.system)
         self._environment = {"SHARDS": str(SHARDS), **environment}
         self.seats = [await self._seat(f"r{number + 1}") for number in range(self._replicas)]
-        self._supervisors = [asyncio.create_task(self._supervise(seat)) for seat in self.seats]
+        supervisors = [asyncio.create_task(self._supervise(seat)) for seat in self.seats]
+        closing.push_async_callback(_cancelled, supervisors)
         await asyncio.gather(*(self.ready(seat) for seat in self.seats))
         self._began = time.monotonic()
         return self
 
-    async def close(self) -> None:
-        for task in self._supervisors:
-            task.cancel()
-        await asyncio.gather(*self._supervisors, return_exceptions=True)
-        for seat in self.seats:
-            if seat.up:
-                seat.running.send(signal.SIGCONT)
-        await self.system.close()
-        await self.proxies.close()
-        await self.pubsub.stop()
-        for venue in self.venues.values():
-            await venue.stop()
-        await self.store.stop()
+    def _write_history(self) -> None:
+        (self.folder / "history.txt").write_text("".join(f"{line}\n" for line in self.history))
 
     async def __aenter__(self) -> World:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        await self._closing.aclose()
 
     def _venue(self, name: str) -> VenueConfig:
         return venue_config(name=name, market=self._market)
@@ -161,15 +161,17 @@ class World:
             AssertionError: none became so.
         """
 
-        async def is_ready() -> bool:
-            if not seat.up:
-                return False
-            with contextlib.suppress(TimeoutError):
-                report = await asyncio.wait_for(seat.running.health(), 3.0)
-                return report is not None and report["status"] != "down"
-            return False
+        report: dict[str, Any] | None = None
 
-        await holds(is_ready, seconds, lambda: f"{seat.name} is not ready:\n{seat.running.words()}")
+        async def is_ready() -> bool:
+            nonlocal report
+            report = None
+            if seat.up:
+                with contextlib.suppress(TimeoutError):
+                    report = await asyncio.wait_for(seat.running.health(), 3.0)
+            return report is not None and report["status"] != "down"
+
+        await holds(is_ready, seconds, lambda: f"{seat.name} is not ready: {report}\n{seat.running.words()}")
 
     def kill(self, seat: Seat, *, away: float = 0.3) -> None:
         """End a replica as SIGKILL does; another is started after so many seconds."""
@@ -336,12 +338,18 @@ class World:
         found = []
         for replica in self.system.replicas:
             for line in replica.log.read_text(errors="replace").splitlines():
-                if '"stack_trace"' in line or "Traceback" in line:
+                if ('"stack_trace"' in line or "Traceback" in line) and _OF_CCXT not in line:
                     with contextlib.suppress(ValueError):
                         said = json.loads(line)
                         line = f"{said['message']}: {said['stack_trace'].strip().splitlines()[-1]}"
                     found.append(f"{replica.log.name}: {line[:300]}")
         return sorted(set(found))
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def holds(condition: Callable[[], Awaitable[Any]], seconds: float, otherwise: Callable[[], str]) -> None:
