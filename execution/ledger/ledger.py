@@ -78,10 +78,10 @@ class Ledger:
         """Monotonic time at which the store was last found to be another process than before."""
         self._answered_at = time.monotonic()
         self._in_doubt_since = self._answered_at
-        self._held: dict[int, int] = {}
-        """The epoch of the last lease of each shard that this process held."""
+        self._held: dict[int, Lease] = {}
+        """The last lease of each shard that this process held."""
         self._continued: set[int] = set()
-        """Shards that nobody else owned between our last two leases."""
+        """Shards that nobody else owned between our last two leases, and that were whole under the former."""
         store.on_reconnect(self._reconnected)
 
     async def open(self) -> None:
@@ -339,14 +339,22 @@ class Ledger:
         before = reply[5].decode()
         suspect = bool(before and run and before != run)
         epoch = int(reply[2])
-        (self._continued.add if self._held.get(shard) == epoch - 1 else self._continued.discard)(shard)
-        self._held[shard] = epoch
+        last = self._held.get(shard)
+        continued = last is not None and last.epoch == epoch - 1 and not last.suspect
+        (self._continued.add if continued else self._continued.discard)(shard)
         # Renewals may be among what is missing.
         ended, now = int(reply[3]), int(reply[4])
         inherited = max(ended, now + int(seconds * 1000)) if suspect else ended
-        return Lease(
-            shard, self._instance, epoch, asked + seconds - margin, inherited, suspect, doubted_until=now if suspect else 0
+        lease = self._held[shard] = Lease(
+            shard,
+            self._instance,
+            epoch,
+            asked + seconds - margin,
+            inherited,
+            suspect,
+            doubted_until=now if suspect else 0,
         )
+        return lease
 
     async def renew(self, lease: Lease, seconds: float, margin: float) -> int | None:
         """Extend a lease in place; returns how many entries wait in the shard's inbox, None when the lease is lost."""
