@@ -59,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--history-days", type=int, default=30, help="days of candles from before the start")
     parser.add_argument("--orders-per-10s", type=int, default=100)
     parser.add_argument("--weight-per-minute", type=int, default=6000)
+    parser.add_argument("--state", metavar="FILE", help="where orders, trades and balances outlast a restart")
     parser.add_argument("--config-file", type=Path, help="a VenueConfig as JSON, instead of all the above")
     parser.add_argument("--port-file", type=Path, help="where to write the port once it listens")
     parser.add_argument("--die-with-parent", action="store_true")
@@ -98,6 +99,7 @@ def _config(arguments: argparse.Namespace) -> VenueConfig:
         history=HistoryConfig(days=arguments.history_days, seed=arguments.seed, volatility=arguments.volatility),
         replay=replay,
         speed=arguments.speed,
+        state=arguments.state,
     )
 
 

@@ -58,8 +58,8 @@ class Engine:
         self.on_report: Callable[[Order, str, Trade | None], None] = lambda *_: None
         """Told of every change of an order of an account: the order, the execution type, the trade."""
         self.on_trade: Callable[[SymbolSpec, PublicTrade], None] = lambda *_: None
-        self._order_ids = itertools.count(1)
-        self._trade_ids = {spec.id: itertools.count(1) for spec in specs}
+        self.order_ids = itertools.count(1)
+        self.trade_ids = {spec.id: itertools.count(1) for spec in specs}
 
     def market(self, symbol: str) -> Market:
         """Raises: VenueError -1121."""
@@ -77,7 +77,7 @@ class Engine:
             VenueError: the order was not taken.
         """
         market = self.market(new.symbol)
-        order = checked(account, market, new, self._order_ids, self.now())
+        order = checked(account, market, new, self.order_ids, self.now())
         self._lock(order, market)
         account.orders[order.order_id] = order
         account.by_client_id[new.symbol, order.client_order_id] = order
@@ -154,7 +154,7 @@ class Engine:
 
     def _trade(self, taker: Order, maker: Order, quantity: Decimal, market: Market) -> None:
         price, now = maker.price, self.now()
-        trade_id = next(self._trade_ids[market.spec.id])
+        trade_id = next(self.trade_ids[market.spec.id])
         self._settle(taker, price, quantity, trade_id, now, maker=False)
         self._settle(maker, price, quantity, trade_id, now, maker=True)
         market.book.update_id += 1

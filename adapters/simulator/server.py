@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from adapters.simulator import state
 from adapters.simulator.accounts import Account
 from adapters.simulator.candles import HistoryConfig
 from adapters.simulator.control_routes import ControlRoutes
@@ -52,6 +53,8 @@ class VenueConfig(msgspec.Struct, kw_only=True):
     """Symbols (`BTCUSDT`) that follow a recording: the path of its file."""
     speed: float = 1.0
     """Seconds of a recording per second of the clock."""
+    state: str | None = None
+    """Path of a file in which the accounts' orders, trades and balances outlast a restart; None: they do not."""
 
 
 class Venue:
@@ -65,6 +68,9 @@ class Venue:
         for key, secret in config.keys.items():
             balances = {asset: config.balances.get(asset, Decimal(1_000_000_000)) for asset in assets}
             self.engine.accounts[key] = Account(key, secret, balances)
+        self._state = Path(config.state) if config.state is not None else None
+        if self._state is not None and self._state.exists():
+            state.restore(self.engine, self._state)
         self.foreign = Account("", "")
         """Whoever a test lets trade against the accounts."""
         self.faults = Faults()
@@ -122,6 +128,8 @@ class Venue:
         await self.streams.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._state is not None:
+            state.save(self.engine, self._state)
 
     async def _flush(self) -> None:
         while True:
