@@ -264,6 +264,13 @@ class System:
             self._controls[name] = self.venues[name].control()
         return self._controls[name]
 
+    async def replaced(self, name: str, venue: VenueProcess) -> None:
+        """A venue's process is another one now."""
+        self.venues[name] = venue
+        control = self._controls.pop(name, None)
+        if control is not None:
+            await control.close()
+
     async def liquidity(
         self, quantity: str = "1000", symbol: str = "BTCUSDT", price: Decimal = Decimal(50_000)
     ) -> None:

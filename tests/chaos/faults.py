@@ -241,6 +241,17 @@ async def freeze_venue(world: World, draw: random.Random) -> bool:
     return free
 
 
+async def restart_venue(world: World, draw: random.Random) -> bool:
+    """A venue is restarted as for maintenance; it keeps its record and resting orders."""
+    name = draw.choice(world.venue_names)
+    async with world.claim(name) as free:
+        if free:
+            seconds = draw.uniform(0, 2 * LEASE)
+            world.note(f"{name} restarts, and is back in {seconds:.1f} s")
+            await world.restart_venue(name, seconds)
+    return free
+
+
 async def spoil_venue(world: World, draw: random.Random) -> bool:
     """A venue answers badly: errors before and after the effect, lost and broken answers, rate limits, rejects, events lost, late and twice."""
     name = draw.choice(world.venue_names)
@@ -313,6 +324,7 @@ FAULTS: dict[Fault, int] = {
     restart_pubsub: 1,
     freeze_pubsub: 2,
     freeze_venue: 3,
+    restart_venue: 2,
     spoil_venue: 4,
 }
 """Every fault, and how often it comes in comparison."""

@@ -54,7 +54,7 @@ def signal(world: World, draw: random.Random, kind: str) -> dict[str, Any]:
         case "stop":
             fields |= {"order_type": "stop", "stop_price": _at(price, 4 * up)}
         case "trailing":
-            params = {"trail_bps": draw.randint(3, 8)}
+            params = {"trail_bps": draw.choice((5, 10, 12))}
             fields |= {"order_type": "trailing_stop", "stop_price": _at(price, 5 * up), "algorithm_params": params}
         case "bracket":
             profit, loss = _at(price, 15 * up), _at(price, -15 * up)

@@ -117,7 +117,7 @@ class World:
         await self._closing.aclose()
 
     def _venue(self, name: str) -> VenueConfig:
-        return venue_config(name=name, market=self._market)
+        return venue_config(name=name, market=self._market, state=str(self.folder / f"{name}.state"))
 
     async def _seat(self, name: str) -> Seat:
         links = {"store": await self.proxies.link(f"{name}-store", self._socket())}
@@ -197,6 +197,21 @@ class World:
     async def start_store(self) -> None:
         """Start a store on the same folder: it has what is on disk."""
         self.store = await EmbeddedRedis.start(self.folder / "store")
+
+    async def restart_venue(self, name: str, away: float) -> None:
+        """Restart a venue as for maintenance: it keeps its record and resting orders, and every connection is gone."""
+        async with contextlib.AsyncExitStack() as cuts:
+            for seat in self.seats:
+                await cuts.enter_async_context(seat.links[name].cut())
+            process = self.venues[name]._process
+            process.terminate()
+            await asyncio.wait_for(process.wait(), PATIENCE)
+            await self.venues[name].stop()
+            await asyncio.sleep(away)
+            self.venues[name] = await VenueProcess.start(self._venue(name))
+            await self.system.replaced(name, self.venues[name])
+            for seat in self.seats:
+                seat.links[name].target = _address(self.venues[name].url.removeprefix("http://"))
 
     async def restart_pubsub(self) -> None:
         """Replace the emulator by an empty one. What it held is gone, so whatever a consumer was owed is waited for first, and
