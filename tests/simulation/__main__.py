@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -33,7 +33,7 @@ def main() -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
     if options.mutants:
-        return _mutants(options.seeds, options.first)
+        return _mutants(options.seeds, options.first, options.processes)
     if options.seed is not None:
         verdict = _run((options.seed, options.mutant))
         print(verdict)
@@ -43,15 +43,33 @@ def main() -> int:
 
 def _run(job: tuple[int, str | None]):  # type: ignore[no-untyped-def]
     from tests.simulation.mutants import MUTANTS
+    from tests.simulation.oracle import Verdict
     from tests.simulation.world import simulate
 
     seed, mutant = job
     if mutant is not None and mutant not in _applied:
         MUTANTS[mutant]()
         _applied.add(mutant)
-    return simulate(seed)
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LONGEST)
+    try:
+        return simulate(seed)
+    except TookTooLong:
+        return Verdict(seed, [f"did not come to its end in {LONGEST} s: something goes round and round"])
+    finally:
+        signal.alarm(0)
 
 
+class TookTooLong(BaseException):
+    """Not an Exception, since nobody on the way may take it for one of its own."""
+
+
+def _too_long(*_: object) -> None:
+    raise TookTooLong
+
+
+LONGEST = 300
+"""Seconds of real time for one seed, which takes about one."""
 _applied: set[str] = set()
 
 
@@ -82,48 +100,28 @@ def _seeds(seeds: range, mutant: str | None, processes: int) -> int:
     return 1 if broken else 0
 
 
-def _mutants(seeds: int, first: int) -> int:
-    """Each in a process of its own; returns how many were not noticed."""
+def _mutants(seeds: int, first: int, processes: int) -> int:
+    """Each in a process of its own, until a seed fails; returns how many were not noticed."""
     from tests.simulation.mutants import MUTANTS
 
     unseen = 0
-    print(f"{'safeguard switched off':26} {'seeds that fail':>16}   what is seen first")
-    for name in MUTANTS:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.simulation",
-            "--mutant",
-            name,
-            "--seeds",
-            str(seeds),
-            "--first",
-            str(first),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = done.stdout.strip().splitlines()
-        summary = (
-            lines[-2]
-            if len(lines) > 1 and lines[-1].startswith("replay")
-            else lines[-1]
-            if lines
-            else done.stderr[-200:]
-        )
-        failed = summary.split(" broken")[0].rpartition(" ")[2] if " broken" in summary else "?"
-        word = ""
-        if lines and lines[-1].startswith("replay"):
-            seed = lines[-1].split("--seed ")[1].split()[0]
-            story = subprocess.run(
-                [sys.executable, "-m", "tests.simulation", "--seed", seed, "--mutant", name],
-                capture_output=True,
-                text=True,
-                check=False,
-            ).stdout
-            word = story.splitlines()[0][:110] if story else ""
-        else:
-            unseen += 1
-        print(f"{name:26} {failed:>10} of {seeds:<4} {word or 'NOT NOTICED'}", flush=True)
+    print(f"{'safeguard switched off':26} {'failed at seed':>14} {'seen':>6}   as")
+    with ProcessPoolExecutor(processes, max_tasks_per_child=1) as pool:
+        for name, seed, broken in pool.map(_first_noticed, ((name, seeds, first) for name in MUTANTS)):
+            unseen += seed is None
+            at = f"{seed:>14} {seed - first + 1:>6}" if seed is not None else f"{'-':>14} {'no':>6}"
+            print(f"{name:26} {at}   {broken[:110] or f'NOT NOTICED in {seeds} seeds'}", flush=True)
     return unseen
+
+
+def _first_noticed(job: tuple[str, int, int]) -> tuple[str, int | None, str]:
+    """The first seed that fails with a safeguard switched off, and what is seen."""
+    name, seeds, first = job
+    for seed in range(first, first + seeds):
+        verdict = _run((seed, name))
+        if verdict.broken:
+            return name, seed, verdict.broken[0]
+    return name, None, ""
 
 
 if __name__ == "__main__":

@@ -183,6 +183,208 @@ def late_fills() -> None:
     _set(OrderState, "_book", deaf)
 
 
+def intent_before_send() -> None:
+    """A request leaves before its intent is committed."""
+    from execution.order_actor import OrderActor
+
+    carry = OrderActor._carry
+
+    def hasty(self: OrderActor, *args: Any) -> None:
+        carry(self, *args)
+        self._act()
+
+    _set(OrderActor, "_carry", hasty)
+
+
+def inherited_wait() -> None:
+    """Who takes an order over does not wait until what its last owner sent can no longer be carried out."""
+    from execution.ledger import Ledger
+
+    acquire = Ledger.acquire
+
+    async def at_once(self: Ledger, *args: Any, **fields: Any) -> Any:
+        lease = await acquire(self, *args, **fields)
+        if lease is not None:
+            lease.inherited_until = 0
+        return lease
+
+    _set(Ledger, "acquire", at_once)
+    expiry_wait()
+
+
+def _greedy() -> None:
+    """Every algorithm places twice what it should."""
+    import msgspec
+
+    from execution import order_actor
+
+    decide = order_actor.decide
+
+    def twice(*args: Any) -> Any:
+        decision = decide(*args)
+        places = tuple(msgspec.structs.replace(place, quantity=2 * place.quantity) for place in decision.place)
+        return msgspec.structs.replace(decision, place=places)
+
+    order_actor.decide = twice
+
+
+def overfill_gates() -> None:
+    """Algorithms place too much, and neither the commit nor the gate before the wire counts."""
+    from execution.gates import WireGate
+    from execution.ledger import ledger
+    from execution.store import Script
+
+    _greedy()
+    for name in ("_COMMIT", "_ACCEPT"):
+        text = getattr(ledger, name).text
+        changed = text.replace("return {'OVERFILL'", "if false then return {'OVERFILL'").replace(
+            "quantity} end", "quantity} end end"
+        )
+        changed = changed.replace("ARGV[12]} end", "ARGV[12]} end end").replace(
+            "{'OVERFILL'} end", "{'OVERFILL'} end end"
+        )
+        assert changed != text
+        setattr(ledger, name, Script.of("mutant", changed))
+    approve = WireGate.approve
+
+    def blind(self: WireGate, key: str, _limit: Any, child: Any) -> Any:
+        return approve(self, key, 10**9, child)
+
+    _set(WireGate, "approve", blind)
+
+
+def outbox_atomicity() -> None:
+    """Events are written after the state they tell of, by a second command."""
+    from execution.ledger import Ledger, ledger
+    from execution.store import STORE_ERRORS, Script
+    from schemas import exact_json
+
+    text = ledger._COMMIT.text
+    changed = text.replace("for i = at, at + events - 1 do redis.call('XADD', KEYS[3], '*', 'e', ARGV[i]) end", "", 1)
+    assert changed != text
+    ledger._COMMIT = Script.of("mutant", changed)
+    commit = Ledger.commit
+
+    async def later(self: Ledger, key: str, change: Any, lease: Any) -> None:
+        await commit(self, key, change, lease)
+        for event in change.events:
+            try:
+                await self._store.call("XADD", self.shards[lease.shard].outbox, "*", "e", exact_json.encode(event))
+            except STORE_ERRORS:
+                return
+
+    _set(Ledger, "commit", later)
+
+
+def last_look() -> None:
+    """What was canceled, has expired or is not ours any more while it waited to be sent is sent all the same."""
+    from execution.venue_requests import Requests
+
+    leaving = Requests._leaving
+
+    def blind(self: Requests, child: Any) -> None:
+        lease, why = self._actor.lease, self._why_not
+        self._actor.lease = _Valid()  # type: ignore[assignment]
+        self._why_not = lambda _: None  # type: ignore[method-assign]
+        try:
+            leaving(self, child)
+        finally:
+            self._actor.lease, self._why_not = lease, why  # type: ignore[method-assign]
+
+    _set(Requests, "_leaving", blind)
+
+
+class _Valid:
+    valid = True
+
+
+def refresh_first() -> None:
+    """Something new is decided before the venue has told how the open children stand."""
+    from execution.venue_requests import Requests
+
+    _set(Requests, "refreshing", property(lambda _: False))
+
+
+def one_operation_id() -> None:
+    """A commit is repeated under another operation id, and so counts twice."""
+    from execution.ledger import Ledger
+
+    async def again(self: Any, script: Any, touched: Any, arguments: Any, _lease: Any) -> Any:
+        from execution.store import STORE_ERRORS
+
+        while True:
+            try:
+                return await self._store.script(script, touched, arguments)
+            except STORE_ERRORS:
+                import asyncio
+
+                arguments[0] = self._next_operation()
+                await asyncio.sleep(0.1)
+
+    _set(Ledger, "_repeat", again)
+
+
+def journal() -> None:
+    """Nobody writes again what a store has forgotten."""
+    from execution.ledger import Ledger
+
+    async def nothing(*_: Any) -> dict[Any, int]:
+        return {}
+
+    async def trusting(self: Any, _: Any) -> dict[Any, int]:
+        self._whole.set()
+        return {}
+
+    from execution.leases import ShardLeases
+
+    async def restore(self: Any) -> None:
+        await self._ledger.restore({})
+
+    _set(Ledger, "restore_shard", nothing)
+    _set(Ledger, "restore", trusting)
+    _set(ShardLeases, "_restore", restore)
+
+
+def search_of_the_forgotten() -> None:
+    """Who takes over from a store that may have forgotten believes it."""
+    from execution.runner import Runner
+
+    _set(Runner, "_search", lambda _, actor: setattr(actor.lease, "suspect", False))
+
+
+def command_memory() -> None:
+    """A command that comes again is carried out again."""
+    from execution.ledger import Ledger
+
+    async def never(*_: Any) -> bool:
+        return False
+
+    _set(Ledger, "command_seen", never)
+
+
+def protecting_size() -> None:
+    """An exit closes what was ordered, not what was filled."""
+    import msgspec
+
+    from execution import order_actor
+    from execution.gates import WireGate
+    from schemas.order import Role
+
+    decide = order_actor.decide
+
+    def whole(algorithm: Any, plan: Any, view: Any) -> Any:
+        decision = decide(algorithm, plan, view)
+        places = tuple(
+            msgspec.structs.replace(place, quantity=view.order.quantity) if place.role is Role.EXIT else place
+            for place in decision.place
+        )
+        return msgspec.structs.replace(decision, place=places)
+
+    order_actor.decide = whole
+    approve = WireGate.approve
+    _set(WireGate, "approve", lambda self, key, _, child: approve(self, key, 10**9, child))
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -201,5 +403,16 @@ MUTANTS: dict[str, Callable[[], None]] = {
         lease_margin,
         reconciliation,
         late_fills,
+        intent_before_send,
+        inherited_wait,
+        overfill_gates,
+        outbox_atomicity,
+        last_look,
+        refresh_first,
+        one_operation_id,
+        journal,
+        search_of_the_forgotten,
+        command_memory,
+        protecting_size,
     )
 }
