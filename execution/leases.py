@@ -58,6 +58,9 @@ class ShardLeases:
         self._inbox = inbox
         self._owned: dict[int, Lease] = {}
         self._giving: set[int] = set()
+        self._taking: set[tuple[int, int]] = set()
+        """Shard and epoch of what was acquired and is not loaded yet: it is not given away before."""
+        self._leaving = asyncio.Event()
         self._nudge = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.replicas = 0
@@ -88,13 +91,15 @@ class ShardLeases:
         self._nudge.set()
 
     async def release_all(self) -> None:
-        """Give every shard up, as its work has been finished or handed over."""
+        """Give every shard up, as its work has been finished or handed over. No beat takes any from now on."""
+        self._leaving.set()
         for task in self._tasks:
             task.cancel()
         leases, self._owned = list(self._owned.values()), {}
         try:
-            await asyncio.gather(*(self._ledger.release(lease) for lease in leases))
+            # Not counted any more before a shard is free: the others then take theirs at once, and leave none to us.
             await self._store.call("ZREM", keys.REPLICAS, self._instance)
+            await asyncio.gather(*(self._ledger.release(lease) for lease in leases))
             await self._store.call("DEL", keys.heartbeat(self._instance))
         except STORE_ERRORS as error:
             log.warning("leases not released: they run out by themselves", error=str(error))
@@ -118,16 +123,21 @@ class ShardLeases:
     async def _pulse(self) -> None:
         """Written only after the leases were renewed: the pulse says that this replica can act, not merely that it runs."""
         now = await self._store.server_time_ms()
+        if self._leaving.is_set():
+            return
         beat = {"instance": self._instance, "timestamp": now, "shards": sorted(self._owned), **self._describe()}
         await self._store.call(
             "SET", keys.heartbeat(self._instance), exact_json.encode(beat), "PX", int(self._ttl * 2000)
         )
 
     async def _register(self) -> None:
-        """Be counted among the replicas alive, and count them."""
+        """Be counted among the replicas alive, and count them. Who has not beaten for the time of a lease holds none any more: were
+        it counted for longer, its shards would be left to it while nobody owns them."""
         now = await self._store.server_time_ms()
+        if self._leaving.is_set():
+            return
         await self._store.call("ZADD", keys.REPLICAS, now, self._instance)
-        await self._store.call("ZREMRANGEBYSCORE", keys.REPLICAS, "-inf", int(now - self._ttl * 1500))
+        await self._store.call("ZREMRANGEBYSCORE", keys.REPLICAS, "-inf", int(now - self._ttl * 1000))
         self.replicas = int(await self._store.call("ZCARD", keys.REPLICAS))
 
     async def _restore(self) -> None:
@@ -153,7 +163,8 @@ class ShardLeases:
         share = -(-count // max(self.replicas, 1))
         surplus = len(self._owned) - len(self._giving) - share
         if surplus > 0:
-            chosen = set(sorted(set(self._owned) - self._giving)[:surplus])
+            loaded = {shard for shard, lease in self._owned.items() if (shard, lease.epoch) not in self._taking}
+            chosen = set(sorted(loaded - self._giving)[:surplus])
             self._giving |= chosen
             self._start(self._give(chosen))
         missing = share - (len(self._owned) - len(self._giving))
@@ -166,10 +177,16 @@ class ShardLeases:
             shard = (offset + step) % count
             if shard in self._owned:
                 continue
+            if self._leaving.is_set():
+                return
             lease = await self._ledger.acquire(shard, self._ttl, self._ttl * MARGIN, own=self._returning)
             if lease is None:
                 continue
+            if self._leaving.is_set():
+                await self._ledger.release(lease)
+                return
             self._owned[shard] = lease
+            self._taking.add((shard, lease.epoch))
             self._start(self._take(lease))
             taken.append(shard)
             if len(taken) >= missing:
@@ -182,22 +199,30 @@ class ShardLeases:
         try:
             # Before it is read: what the store lacks of it may be known here.
             self._metrics.restored(await self._ledger.restore_shard(lease.shard, lease))
+            if self._owned.get(lease.shard) is not lease:
+                return
             await self._acquired(lease)
             await self._inbox(lease.shard)
         except STORE_ERRORS as error:
             log.error("shard could not be loaded, and is given up", shard=lease.shard, error=str(error))
             self._lose(lease.shard)
+        finally:
+            self._taking.discard((lease.shard, lease.epoch))
 
     async def _give(self, shards: set[int]) -> None:
         try:
             await self._hand_over(shards)
             for shard in shards:
                 lease = self._owned.pop(shard, None)
+                # Both at once: counted as still being given, it would look as if we had one too few, and we took it back.
+                self._giving.discard(shard)
                 if lease is not None:
                     await self._ledger.release(lease)
                     log.info("shard handed over", shard=shard, epoch=lease.epoch)
         except STORE_ERRORS as error:
             log.warning("shards not released: their leases run out by themselves", error=str(error))
+            for shard in shards & self._owned.keys():
+                self._lose(shard)  # its orders are not worked here any more: it must not be renewed
         finally:
             self._giving -= shards
 

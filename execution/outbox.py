@@ -94,12 +94,14 @@ class Outbox:
     async def drain(self, shards: set[int], seconds: float) -> None:
         """Wait until shards' events are out, as long as given."""
         deadline = time.monotonic() + seconds
-        for shard in shards:
-            self.wake(shard)
         while time.monotonic() < deadline:
             waiting = [shard for shard in shards if shard in self._tasks and await self._store.length(shard)]
             if not waiting:
                 return
+            for shard in waiting:
+                self.wake(
+                    shard
+                )  # what other replicas accept for a shard's owner wakes its order, which nobody works any more
             await asyncio.sleep(0.02)
         log.warning("events are left to the next owner", shards=sorted(shards))
 
