@@ -21,7 +21,7 @@ from pathlib import Path
 
 import structlog
 
-from tests.chaos.run import run
+from tests.chaos.run import BETWEEN_FAULTS, run
 
 
 def main() -> int:
@@ -32,6 +32,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after so many minutes")
     parser.add_argument("--seconds", type=float, default=30.0, help="of trouble per run (default %(default)s)")
+    parser.add_argument(
+        "--between", type=float, default=BETWEEN_FAULTS, help="mean seconds between faults (default %(default)s)"
+    )
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()), help="where failing runs are kept")
     options = parser.parse_args()
     logging.disable()
@@ -44,7 +47,7 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=options.keep))
         started, runs = time.monotonic(), runs + 1
         try:
-            outcome = asyncio.run(run(seed, folder, seconds=options.seconds))
+            outcome = asyncio.run(run(seed, folder, seconds=options.seconds, between=options.between))
         except Exception as error:
             failed.append(seed)
             print(f"seed {seed}: the run itself failed: {type(error).__name__}: {error}\n  kept: {folder}", flush=True)

@@ -22,6 +22,7 @@ from tests.simulation import oracle
 QUIET = 150.0
 """Seconds after the last fault in which everything has to come to its end."""
 BETWEEN_FAULTS = 2.5
+"""Seconds in the mean; several are under way at a time."""
 SWEEP = 10.0
 """Seconds between two sweeps of the prices, which trigger what waits for one."""
 
@@ -35,7 +36,7 @@ class Strike:
     seed: int
 
 
-def schedule(seed: int, seconds: float, between: float = BETWEEN_FAULTS) -> list[Strike]:
+def schedule(seed: int, seconds: float, between: float) -> list[Strike]:
     """What befalls a run of a seed. The same seed has the same schedule; what it meets is never quite the same."""
     draw = random.Random(seed)
     strikes, at = [], draw.expovariate(1 / between)
@@ -55,11 +56,13 @@ class Outcome:
     ended_in: float
 
 
-async def run(seed: int, folder: Path, *, seconds: float = 30.0, replicas: int | None = None) -> Outcome:
+async def run(
+    seed: int, folder: Path, *, seconds: float = 30.0, between: float = BETWEEN_FAULTS, replicas: int | None = None
+) -> Outcome:
     """A whole run of a seed: so many seconds of trouble, and then until everything has come to its end."""
     draw = random.Random(f"trade {seed}")
     count = replicas or draw.choice((2, 2, 3))
-    strikes = schedule(seed, seconds)
+    strikes = schedule(seed, seconds, between)
     async with World(folder, replicas=count) as world:
         await world.start()
         trading = asyncio.create_task(trade(world, draw, seconds * 0.8, draw.randint(17, 40)))
