@@ -79,6 +79,8 @@ class NotReady(AdapterError):
     """An adapter cannot start; the message says what to do."""
 
 
+
+
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An order to be placed. Quantity and price are on the venue's lot and tick already."""
 
@@ -152,6 +154,14 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     asset: str
     free: Decimal
     used: Decimal
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """What the account holds in a contract: quantity in units of the base, below zero when short."""
+
+    symbol: str
+    quantity: Decimal
+    entry_price: Decimal | None = None
 
 
 class AdapterHealth(msgspec.Struct, kw_only=True):
@@ -239,7 +249,8 @@ class Adapter(Protocol):
         """
 
     async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None = None) -> VenueOrder | None:
-        """Ask for an order by its ids; None: the venue says that it does not know it.
+        """Ask for an order by its ids; None: the venue says that it does not know it. Of somebody else's, or one of which only the
+        venue's id is known, `client_order_id` is "".
 
         Raises:
             Unknown, Retryable, Rejected: no answer; says nothing of the order.
@@ -264,6 +275,9 @@ class Adapter(Protocol):
         """
 
     async def balances(self) -> list[Balance]: ...
+
+    async def positions(self) -> list[Position]:
+        """The account's positions in contracts that can be traded here; empty on spot. A contract without one may be missing."""
 
     async def run_stream(self, sink: UpdateSink) -> None:
         """Deliver order updates and fills until cancelled; reconnects by itself. Returns at once where no stream exists."""

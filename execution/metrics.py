@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from prometheus_client import (
@@ -267,7 +268,14 @@ class Metrics:
             "venue",
             "kind",
         )
-        self._unwatched = self._gauge("unwatched_orders", "Open orders at a venue that nobody here knows", "venue")
+        self._foreign = self._gauge("foreign_orders", "Open orders on the account that are not ours", "venue")
+        self._drift = self._gauge(
+            "position_drift", "What of a position our fills do not explain, in the base asset", "venue", "symbol"
+        )
+        self._reconciled = self._gauge(
+            "reconciled_timestamp_seconds", "When all of the account was last compared with the ledger", "venue"
+        )
+        self._unwatched = self._gauge("unwatched_orders", "Open orders under ids of ours that nobody works", "venue")
 
     def venue_request(self, venue: str, kind: str, outcome: str, seconds: float) -> None:
         """A request (`place`, `cancel`, `find`, ...) ended: `ok`, or the adapter error's name."""
@@ -306,6 +314,17 @@ class Metrics:
     def repaired(self, venue: str, kind: str, number: int = 1) -> None:
         """Reconciliation put something right: `adopted`, `cancelled`, `fill_booked`, `ended`."""
         self._repairs(venue, kind).inc(number)
+
+    def foreign_orders(self, venue: str, number: int) -> None:
+        self._foreign(venue).set(number)
+
+    def position_drift(self, venue: str, symbol: str, amount: Decimal) -> None:
+        """What of a position our fills do not explain; 0: nothing."""
+        self._drift(venue, symbol).set(float(amount))
+
+    def reconciled(self, venue: str) -> None:
+        """All of a venue's account was compared with the ledger."""
+        self._reconciled(venue).set_to_current_time()
 
     def unwatched_orders(self, venue: str, number: int) -> None:
         self._unwatched(venue).set(number)

@@ -169,9 +169,9 @@ class OrderActor:
                 self.refresh(child)
         self.post(None)
 
-    def refresh(self, child: ChildOrder) -> None:
+    def refresh(self, child: ChildOrder) -> asyncio.Task[None]:
         """Ask the venue for a child; nothing new is decided until it has answered."""
-        self._requests.refresh(child)
+        return self._requests.refresh(child)
 
     def search(self, inherited_until: int) -> asyncio.Task[None]:
         """Ask the venues for children that the ledger may have lost; nothing new is decided until they are found.

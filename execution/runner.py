@@ -19,6 +19,7 @@ import structlog
 
 from adapters.base import Adapter, VenueFill, VenueOrder
 from algorithms import ALGORITHMS
+from execution.circuit import Circuits
 from execution.costs import Costs
 from execution.gates import WireGate
 from execution.ledger import (
@@ -126,8 +127,18 @@ class Runner:
     def live(self) -> int:
         return len(self._actors)
 
+
     def actors(self) -> Iterator[OrderActor]:
         yield from list(self._actors.values())
+
+    def ended(self) -> Iterator[OrderActor]:
+        """Those that ended lately."""
+        yield from [actor for _, actor in self._closed.values()]
+
+    @property
+    def circuits(self) -> Circuits:
+        """Which venues are asked now."""
+        return self._desk.market.circuits
 
     def unknown_children(self) -> Counter[str]:
         """How many children, by venue, wait for a certain outcome."""
@@ -418,26 +429,33 @@ class Runner:
 
     # --- venues' streams --------------------------------------------------------------------------------------------
 
-    def on_order(self, venue: str, order: VenueOrder) -> None:
+    def on_order(self, venue: str, order: VenueOrder) -> bool:
+        """Book what a venue tells; False: it is of an order here that has no such child."""
         actor = self._addressed(venue, order.client_order_id, order.venue_order_id)
         if actor is not None:
-            self._book_order(actor, order)
-        elif self._may_be_ended(order.client_order_id) and (order.filled or order.fills):
+            child = actor.state.child(order.client_order_id, order.venue_order_id)
+            if child is not None and not actor.state.knows(child, order):
+                actor.post(partial(actor.state.venue_order, child, order))
+            return child is not None
+        if self._may_be_ended(order.client_order_id) and (order.filled or order.fills):
             self._spawn(self._book_late(order))
+        return True
 
-    def on_fill(self, venue: str, fill: VenueFill) -> None:
+    def on_fill(self, venue: str, fill: VenueFill) -> bool:
+        """Book a trade that a venue tells; False: it is of an order here that has no such child."""
         actor = self._addressed(venue, fill.client_order_id, fill.venue_order_id)
         if actor is not None:
             child = actor.state.child(fill.client_order_id, fill.venue_order_id)
             if child is not None and not actor.state.knows_fill(child, fill):
                 actor.post(partial(actor.state.venue_fills, child, (fill,)))
-        elif self._may_be_ended(fill.client_order_id):
+            return child is not None
+        if self._may_be_ended(fill.client_order_id):
             self._spawn(self._book_late(fill))
+        return True
 
-    def _book_order(self, actor: OrderActor, order: VenueOrder) -> None:
-        child = actor.state.child(order.client_order_id, order.venue_order_id)
-        if child is not None and not actor.state.knows(child, order):
-            actor.post(partial(actor.state.venue_order, child, order))
+    def knows(self, venue: str, order: VenueOrder) -> bool:
+        """Whether an order at a venue is one of those at hand, by whichever of its ids."""
+        return self._addressed(venue, order.client_order_id, order.venue_order_id) is not None
 
     def _addressed(self, venue: str, client_order_id: str | None, venue_order_id: str | None) -> OrderActor | None:
         address = keys.key_of_child(client_order_id)

@@ -116,10 +116,11 @@ class Requests:
         if child.state is ChildState.OPEN:
             self._start("cancel", child, self._cancel)
 
-    def refresh(self, child: ChildOrder) -> None:
+    def refresh(self, child: ChildOrder) -> asyncio.Task[None]:
         """Ask the venue for a child that the ledger holds for open."""
         self._refreshing.add(child.child_id)
         self._start("refresh", child, self._refresh)
+        return self._tasks["refresh", child.child_id]
 
     async def settle(self, seconds: float) -> None:
         """Wait for answers to what has been sent; drop the rest."""

@@ -18,6 +18,7 @@ from adapters.base import (
     CredentialsRefused,
     MarketSink,
     NotReady,
+    Position,
     RateLimited,
     Rejected,
     Unavailable,
@@ -65,6 +66,7 @@ class _Orders(Protocol):
     async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]: ...
     async def order_book(self, symbol: str, depth: int) -> OrderBook: ...
     async def balances(self) -> list[Balance]: ...
+    async def positions(self) -> list[Position]: ...
 
 
 class CcxtAdapter:
@@ -376,6 +378,10 @@ class CcxtAdapter:
     async def balances(self) -> list[Balance]:
         """What the account holds."""
         return await self._started.balances()
+
+    async def positions(self) -> list[Position]:
+        """See `Adapter.positions`."""
+        return await self._started.positions()
 
     async def cancel_all_after(self, seconds: float) -> bool:
         """Have the venue cancel all of the account's orders unless this is called again within `seconds`; 0 disarms.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from adapters.base import ApprovedOrder, Balance, OrderUnknown, Rejected, Unknown, VenueFill, VenueOrder
+from adapters.base import ApprovedOrder, Balance, OrderUnknown, Position, Rejected, Unknown, VenueFill, VenueOrder
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.limiter import Lane
 from adapters.ccxt_venue.native import BINANCE_TYPES
@@ -132,7 +132,8 @@ class BinanceOrders:
             start += DAY_MS
 
     async def _trades(self, symbol: str, request: dict[str, Any]) -> list[VenueFill]:
-        rows = self._rows(await self._ask("read", Lane.URGENT, self._exchange.privateGetMyTrades(request)))
+        lane = Lane.URGENT if "orderId" in request else Lane.READ
+        rows = self._rows(await self._ask("read", lane, self._exchange.privateGetMyTrades(request)))
         try:
             return sorted((parsing.binance_trade(row, symbol) for row in rows), key=lambda fill: int(fill.trade_id))
         except (KeyError, ValueError, TypeError, ArithmeticError):
@@ -145,6 +146,9 @@ class BinanceOrders:
             return parsing.order_book(raw, symbol, depth)
         except (KeyError, ValueError, TypeError, ArithmeticError, IndexError):
             raise self._unreadable("is not an order book") from None
+
+    async def positions(self) -> list[Position]:
+        return []  # spot has none
 
     async def balances(self) -> list[Balance]:
         raw = await self._ask("read", Lane.READ, self._exchange.privateGetAccount({"omitZeroBalances": "true"}))
@@ -168,7 +172,7 @@ class BinanceOrders:
             order = parsing.binance_order(raw, symbol)
         except (KeyError, ValueError, TypeError, ArithmeticError):
             raise self._unreadable("about the order cannot be understood") from None
-        if order.client_order_id not in (None, client_order_id):
+        if client_order_id and order.client_order_id not in (None, client_order_id):
             raise Unknown(f"asked about {client_order_id}, the venue answers about {order.client_order_id}")
         return order
 

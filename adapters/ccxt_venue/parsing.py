@@ -9,7 +9,7 @@ from typing import Any
 
 import ccxt
 
-from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
+from adapters.base import Position, VenueFill, VenueOrder, VenueOrderStatus
 from schemas.market import BookLevel, MarketRules, OrderBook, PublicTrade
 from schemas.terms import OrderType, Side, TimeInForce
 
@@ -264,6 +264,20 @@ def unified_trade(raw: Mapping[str, Any], symbol: str) -> VenueFill | None:
         timestamp=int(raw.get("timestamp") or 0),
         venue_order_id=_text(raw.get("order")),
         client_order_id=_text(raw.get("clientOrderId")),
+    )
+
+
+def unified_position(raw: Mapping[str, Any]) -> Position | None:
+    """A position in contracts as ccxt tells it, in units of the base; None for one without a symbol or a size."""
+    contracts, size = number(raw.get("contracts")), number(raw.get("contractSize")) or Decimal(1)
+    if contracts is None or not raw.get("symbol"):
+        return None
+    quantity = abs(contracts) * size
+    short = str(raw.get("side")).lower() == "short" or contracts < 0
+    return Position(
+        symbol=str(raw["symbol"]),
+        quantity=-quantity if short else quantity,
+        entry_price=number(raw.get("entryPrice")) or None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.base import ApprovedOrder, Balance, OrderUnknown, Rejected, VenueFill, VenueOrder
+from adapters.base import ApprovedOrder, Balance, OrderUnknown, Position, Rejected, VenueFill, VenueOrder
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.clock import Clock
 from adapters.ccxt_venue.dialects import Dialect
@@ -92,12 +92,12 @@ class UnifiedOrders:
         parameters: dict[str, Any] = {}
         if order_id is None:
             if dialect.lookup == "open_and_closed":
-                return await self._search(symbol, client_order_id)
+                return await self._search(symbol, client_order_id, None)
             if dialect.lookup == "label":
                 return await self._by_label(symbol, client_order_id)
             order_id, parameters = dialect.lookup_by(theirs)
         elif not exchange.has.get("fetchOrder"):
-            return await self._search(symbol, client_order_id)
+            return await self._search(symbol, client_order_id, venue_order_id)
         elif exchange.id == "bybit":
             parameters = {"acknowledged": True}
         try:
@@ -106,7 +106,7 @@ class UnifiedOrders:
             return None
         if not isinstance(raw, dict) or raw.get("id") is None:
             raise self._requests.unreadable("to the question for an order holds no order id")
-        return self._read(raw, symbol, client_order_id)
+        return self._read(raw, symbol, client_order_id or None)
 
     async def open_orders(self, symbol: str | None) -> list[VenueOrder]:
         rows = self._rows(await self._requests.ask("read", Lane.READ, self._exchange.fetch_open_orders(symbol)))
@@ -121,7 +121,8 @@ class UnifiedOrders:
             found, complete = self._trades(rows, symbol), len(rows) < SHORTEST_PAGE
         if not complete:
             since = await self._began(symbol, venue_order_id) if venue_order_id is not None else since_ms
-            found |= await self._trades_since(symbol, since)
+            lane = Lane.URGENT if venue_order_id is not None else Lane.READ
+            found |= await self._trades_since(symbol, since, lane)
         chosen = [fill for fill in found.values() if venue_order_id in (None, fill.venue_order_id)]
         return sorted(chosen, key=lambda fill: (fill.timestamp, fill.trade_id))
 
@@ -134,10 +135,10 @@ class UnifiedOrders:
         told = raw.get("timestamp") if isinstance(raw, dict) else None
         return int(told) if told is not None else None
 
-    async def _trades_since(self, symbol: str, since: int | None) -> dict[str, VenueFill]:
+    async def _trades_since(self, symbol: str, since: int | None, lane: Lane) -> dict[str, VenueFill]:
         found: dict[str, VenueFill] = {}
         for _ in range(MOST_PAGES):
-            rows = self._rows(await self._question(self._exchange.fetch_my_trades(symbol, since)))
+            rows = self._rows(await self._requests.ask("read", lane, self._exchange.fetch_my_trades(symbol, since)))
             page = self._trades(rows, symbol)
             fresh = page.keys() - found.keys()
             found |= page
@@ -152,6 +153,18 @@ class UnifiedOrders:
             return parsing.order_book(raw, symbol, depth)
         except (KeyError, ValueError, TypeError, ArithmeticError, IndexError):
             raise self._requests.unreadable("is not an order book") from None
+
+    async def positions(self) -> list[Position]:
+        if not self._exchange.has.get("fetchPositions"):
+            return []
+        rows = self._rows(await self._requests.ask("read", Lane.READ, self._exchange.fetch_positions()))
+        markets = self._exchange.markets
+        return [
+            position
+            for row in rows
+            if parsing.tradable(markets.get(row.get("symbol")) or {})
+            and (position := parsing.unified_position(row)) is not None
+        ]
 
     async def balances(self) -> list[Balance]:
         raw = await self._requests.ask("read", Lane.READ, self._exchange.fetch_balance())
@@ -169,14 +182,14 @@ class UnifiedOrders:
         """An order of a stream."""
         return self._read(row, str(row["symbol"]), None)
 
-    async def _search(self, symbol: str, client_order_id: str) -> VenueOrder | None:
+    async def _search(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
         """Find an order among the open and the ended ones, where the exchange has no question for one.
 
         Raises:
             Unknown: it is not listed, but the list is so long that it may have been left out.
         """
         exchange, unsure = self._exchange, False
-        parameters = self._dialect.list_by(self._theirs(client_order_id))
+        parameters = self._dialect.list_by(self._theirs(client_order_id)) if client_order_id else {}
         ended = (
             ["fetch_orders"] if exchange.has.get("fetchOrders") else ["fetch_closed_orders", "fetch_canceled_orders"]
         )
@@ -185,11 +198,13 @@ class UnifiedOrders:
                 continue
             rows = self._rows(await self._question(getattr(exchange, name)(symbol, None, None, dict(parameters))))
             for raw in rows:
-                if self._is(raw, client_order_id):
-                    return self._read(raw, symbol, client_order_id)
+                named = venue_order_id is not None and raw.get("id") == venue_order_id
+                if named or (client_order_id and self._is(raw, client_order_id)):
+                    return self._read(raw, symbol, client_order_id or None)
             unsure = unsure or len(rows) >= SHORTEST_PAGE
         if unsure:
-            raise self._requests.unreadable(f"lists too many orders to tell that {client_order_id} is not among them")
+            which = client_order_id or venue_order_id
+            raise self._requests.unreadable(f"lists too many orders to tell that {which} is not among them")
         return None
 
     async def _by_label(self, symbol: str, client_order_id: str) -> VenueOrder | None:

@@ -20,6 +20,7 @@ from adapters.base import (
     Balance,
     MarketSink,
     OrderUnknown,
+    Position,
     Rejected,
     Retryable,
     Unavailable,
@@ -196,6 +197,10 @@ class PaperAdapter:
         """What the account holds; nothing where it is not limited."""
         account = self._account
         return await self._asked(self._latency, lambda: account.balances() if account is not None else [])
+
+    async def positions(self) -> list[Position]:
+        """None: the account is not limited, so it holds whatever was traded."""
+        return []
 
     def _placed(self, matcher: Matcher, order: ApprovedOrder) -> VenueOrder:
         if len(order.client_order_id) > self.max_client_order_id:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import ApprovedOrder
+from adapters.base import ApprovedOrder, VenueOrderStatus
 from execution.ledger import Accepted, Conflict, Duplicate, LoadedOrder, child_id, order_key
 from execution.store import Store
 from schemas.command import parse
@@ -371,7 +371,8 @@ async def test_a_command_for_nobody_is_answered(replica: Replica) -> None:
 
 
 async def test_an_order_nobody_watches_is_found(store: Store, venue: ScriptedVenue) -> None:
-    for name in (child_id(order_key("never accepted"), 1), "by-hand"):
+    lost = child_id(order_key("never accepted"), 1)
+    for name in (lost, "by-hand"):
         await venue.place(
             ApprovedOrder(
                 client_order_id=name,
@@ -384,9 +385,9 @@ async def test_an_order_nobody_watches_is_found(store: Store, venue: ScriptedVen
         )
     replica = await Replica(store, {"alpha": venue}, cancel_unknown=True).start()
     await replica.signal()
-    await until(lambda: len(venue.cancels) >= 2)
-    await asyncio.sleep(0.5)
-    assert FIRST not in venue.cancels
+    await until(lambda: venue.orders[lost].status is VenueOrderStatus.CANCELED)
+    await until(lambda: replica.reconciler.unwatched == {"alpha": 0})
+    assert set(venue.cancels) == {lost}, "what carries no id of ours is somebody else's"
     await replica.die()
 
 

@@ -1,0 +1,55 @@
+"""Questions of reconciliation to venues: they wait behind orders, and a venue that does not work is spared them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from adapters.base import Adapter, Position, Unavailable, VenueFill, VenueOrder
+from execution.circuit import Circuits, Endpoint
+from execution.metrics import Metrics
+
+T = TypeVar("T")
+
+
+class Reads:
+    """Each question is asked once, and raises what the adapter does, or `Unavailable` while the venue is spared."""
+
+    def __init__(self, adapters: Mapping[str, Adapter], circuits: Circuits, metrics: Metrics) -> None:
+        self.adapters = adapters
+        self._circuits = circuits
+        self._metrics = metrics
+
+    async def open_orders(self, venue: str, symbol: str | None = None) -> list[VenueOrder]:
+        return await self._ask(venue, "open_orders", lambda adapter: adapter.open_orders(symbol))
+
+    async def trades(self, venue: str, symbol: str, since_ms: int) -> list[VenueFill]:
+        return await self._ask(venue, "trades", lambda adapter: adapter.fills(symbol, since_ms=since_ms))
+
+    async def find(self, venue: str, symbol: str, client_id: str, venue_id: str | None) -> VenueOrder | None:
+        return await self._ask(venue, "find", lambda adapter: adapter.find(symbol, client_id, venue_id))
+
+    async def positions(self, venue: str) -> list[Position]:
+        return await self._ask(venue, "positions", lambda adapter: adapter.positions())
+
+    async def _ask(self, venue: str, kind: str, question: Callable[[Adapter], Coroutine[Any, Any, T]]) -> T:
+        """Ask once.
+
+        Raises:
+            Unavailable: nothing was asked, while reads are kept back from the venue. AdapterError: the venue's, or the way's.
+        """
+        circuit = self._circuits.of(venue, Endpoint.READS)
+        if not circuit.admits:
+            raise Unavailable(f"{venue} is not asked now: {circuit.reason}")
+        started, outcome = time.monotonic(), "canceled"
+        try:
+            with circuit.passage():
+                answer = await question(self.adapters[venue])
+            outcome = "ok"
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            self._metrics.venue_request(venue, kind, outcome, time.monotonic() - started)
+        return answer
