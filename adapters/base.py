@@ -79,6 +79,8 @@ class NotReady(AdapterError):
     """An adapter cannot start; the message says what to do."""
 
 
+class NotReadyYet(NotReady):
+    """The venue cannot be reached, or does not work now: the same start may succeed later."""
 
 
 class NewOrder(msgspec.Struct, frozen=True, kw_only=True):

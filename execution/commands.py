@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from adapters.base import Unavailable
 from algorithms import ALGORITHMS
 from execution.accept import rejection
 from execution.adrift import Adrift
@@ -80,8 +81,8 @@ class Commands:
                 command = parse(fields["command"])
                 if isinstance(command, OrderCommand):
                     await self._carry_out(command, str(fields["command_id"]), handed=True)
-            except Fenced:
-                continue  # the next owner reads it
+            except (Fenced, Unavailable):
+                continue  # the next owner reads it, or we, once its venue has started
             except (InvalidCommand, KeyError) as error:
                 log.error("an unreadable entry in the inbox was dropped", shard=shard, error=str(error))
                 self._metrics.internal_error("inbox")
@@ -92,7 +93,7 @@ class Commands:
         """Carry out what a message says, or leave it to who can, or answer why it cannot be.
 
         Raises:
-            StoreUnavailable, PubSubError, Fenced: nothing is certain; offer it again.
+            StoreUnavailable, PubSubError, Fenced, Unavailable: nothing is certain; offer it again.
         """
         try:
             fields = exact_json.decode(message.data)
@@ -168,6 +169,7 @@ class Commands:
             return None
         actor = await self._runner.find(key)
         if actor is None:
+            self._runner.all_started()
             fields = command.model_dump(exclude_none=True)
             return await self._refuse(fields, command_id, "order_id", "the order was rejected on arrival")
         history: Sequence[Candle] = ()

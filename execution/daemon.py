@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from adapters.base import Adapter, AdapterError
+from adapters.base import Adapter, AdapterError, NotReadyYet
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from adapters.paper import PaperAdapter
 from execution import failpoints, garbage, logs
@@ -68,7 +68,7 @@ from execution.routes import Routes
 from execution.runner import Runner
 from execution.settings import Settings
 from execution.spending import Spending
-from execution.store import Store, StoreRefused, StoreTooOld, StoreUnavailable
+from execution.store import STORE_ERRORS, Store, StoreRefused, StoreTooOld, StoreUnavailable
 from execution.tca.stored import save_report
 from execution.venue_timers import OPEN_AT, VenueTimers
 from schemas.order import ParentOrder
@@ -86,6 +86,9 @@ ACK_SECONDS = 10
 """How long Pub/Sub waits for us before it gives a message to another replica: what a replica that died held comes back then."""
 ANSWER_SECONDS = 2.0
 """What Pub/Sub does not answer within that counts as not to be reached."""
+LATE_SECONDS = 15.0
+"""The longest pause between attempts to start a venue that was away at our start."""
+READY_LOOKS = 0.2
 LOOP_SECONDS = 10.0
 """An event loop that has not come round for so long is dead."""
 STORE_PATIENCE = 10.0
@@ -270,21 +273,63 @@ class Daemon:
         )
 
     async def _start_adapters(self, adapters: dict[str, Adapter]) -> None:
+        """Start every venue. One that cannot be reached is started later, if there are others to work for.
+
+        Raises:
+            CannotStart
+        """
         self._adapters = adapters
         results = await asyncio.gather(*(adapter.start() for adapter in adapters.values()), return_exceptions=True)
-        problems = []
+        problems, late = [], []
         for name, result in zip(adapters, results, strict=True):
-            if isinstance(result, AdapterError):
+            if isinstance(result, NotReadyYet):
+                late.append(f"{name}: {result}")
+                adapters[name].health.last_error = str(result)
+            elif isinstance(result, AdapterError):
                 problems.append(f"{name}: {result}")
             elif isinstance(result, BaseException):
                 raise result
-        if problems:
-            raise CannotStart("; ".join(problems))
+        if problems or len(late) == len(adapters):
+            raise CannotStart("; ".join([*problems, *late]))
+        for problem in late:
+            log.error("a venue is started later: its orders and signals wait", problem=problem)
+
+    async def _follow(self, name: str, adapter: Adapter) -> None:
+        """Start a venue that was away at our start, and follow its stream."""
+        if not adapter.health.ready:
+            await self._start_late(name, adapter)
+        await adapter.run_stream(self._reconciler)
+        await asyncio.Event().wait()  # a venue without a stream: polling serves it
+
+    async def _start_late(self, name: str, adapter: Adapter) -> None:
+        pause = 1.0
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LATE_SECONDS)
+            try:
+                await adapter.start()
+            except AdapterError as error:
+                adapter.health.last_error = str(error)
+                log.warning("venue not started yet", venue=name, error=str(error))
+            else:
+                break
+        log.info("venue started", venue=name)
+        for lease in list(self._leases.owned.values()):
+            try:
+                for key in await self._ledger.live(lease.shard):
+                    await self._runner.find(key)  # loads what could not be worked without it
+            except STORE_ERRORS as error:
+                log.warning("orders are loaded when the shard is taken next", shard=lease.shard, error=str(error))
+
+    async def _reconcile(self, name: str, adapter: Adapter) -> None:
+        while not adapter.health.ready:
+            await asyncio.sleep(READY_LOOKS)
+        await self._reconciler.run(name)
 
     async def _assemble(self, store: Store, channel: PubSubChannel) -> None:
         settings, metrics, instance = self.settings, self.metrics, self.settings.instance_id
         project = settings.google_cloud_project
-        ledger = Ledger(
+        self._ledger = ledger = Ledger(
             store,
             shards=settings.shards,
             instance=instance,
@@ -423,8 +468,8 @@ class Daemon:
         store.on_reconnect(self._store_reconnected)
         await store.subscribe(keys.WAKE_CHANNEL, callback=self._woken, resubscribed=self._leases.wake)
         for name, adapter in self._adapters.items():
-            self._watch(f"stream of {name}", self._stream(adapter))
-            self._watch(f"reconciliation of {name}", self._reconciler.run(name))
+            self._watch(f"stream of {name}", self._follow(name, adapter))
+            self._watch(f"reconciliation of {name}", self._reconcile(name, adapter))
         self._watch("leases", self._leases.run())
         self._watch("dead man's switch", dead_man.run())
         self._watch("orders adrift", adrift.run())
@@ -475,10 +520,6 @@ class Daemon:
         assert self._store is not None
         retention = int(self.settings.order_retention_days * DAY)
         await save_report(self._store, report, retention, self.settings.cost_reports)
-
-    async def _stream(self, adapter: Adapter) -> None:
-        await adapter.run_stream(self._reconciler)
-        await asyncio.Event().wait()  # a venue without a stream: polling serves it
 
     async def _pulse(self) -> None:
         """Notice that the loop runs, and keep the gauges."""

@@ -1,6 +1,6 @@
 """Messages of one subscription, each handled until what it says is durable, and only then acknowledged.
 
-While the store or a topic does not answer, messages are held, and the flow control of Pub/Sub keeps the rest. A message on which
+While the store or a topic does not answer, or a venue has not started yet, messages are held, and the flow control of Pub/Sub keeps the rest. A message on which
 the service itself fails again and again goes to the dead-letter topic, with the reason: it must not hold a place for ever.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from adapters.base import Unavailable
 from execution import failpoints
 from execution.ledger import Fenced
 from execution.metrics import Metrics
@@ -71,7 +72,7 @@ class Intake:
                         await self._take(message)
                     else:
                         await self._dead_letter(message, "the service failed on it again and again; see its log")
-            except (*STORE_ERRORS, PubSubError, Fenced) as error:
+            except (*STORE_ERRORS, PubSubError, Fenced, Unavailable) as error:
                 log.error("message held", of=self._name, message_id=message.message_id, error=str(error))
             except Exception:
                 failures += 1

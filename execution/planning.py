@@ -7,11 +7,11 @@ accepted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from adapters.base import Adapter
+from adapters.base import Adapter, Unavailable
 from algorithms import ALGORITHMS
 from algorithms.base import Algorithm, Refusal
 from algorithms.direct import DirectParameters
@@ -59,7 +59,7 @@ class Planner:
         """The parent order of a signal, and the rules of its home venue.
 
         Raises:
-            InvalidSignal: naming the field and why.
+            InvalidSignal: naming the field and why. Unavailable: a venue has not been reached since our start.
         """
         self._in_time(signal, published_ms)
         algorithm = self._algorithm(signal)
@@ -107,6 +107,12 @@ class Planner:
             )
         return algorithm
 
+    def _all_started(self, names: Iterable[str]) -> None:
+        """Raises Unavailable: what a venue trades is not known, since it was away at our start."""
+        for name in names:
+            if not self._adapters[name].health.ready:
+                raise Unavailable(f"{name} has not started yet: {self._adapters[name].health.last_error}")
+
     def _venues(self, signal: Signal, algorithm: Algorithm[Any, Any]) -> tuple[list[str], dict[str, MarketRules]]:
         """The venues the order may trade at, the home venue first."""
         named = list(dict.fromkeys(signal.venues or ()))
@@ -120,6 +126,7 @@ class Planner:
         elif not named:
             named = sorted(name for name, adapter in self._adapters.items() if _tradable(adapter, signal.symbol))
             if not named:
+                self._all_started(self._adapters)
                 raise InvalidSignal("symbol", f"{signal.symbol!r} is not traded at {', '.join(sorted(self._adapters))}")
         if len(named) > 1 and not algorithm.routes:
             if signal.venues is not None:
@@ -135,6 +142,7 @@ class Planner:
                 raise InvalidSignal("venues", f"{name!r} is not one of {', '.join(sorted(self._adapters))}")
             found = adapter.rules(signal.symbol)
             if found is None:
+                self._all_started([name])
                 raise InvalidSignal("symbol", f"{signal.symbol!r} is not traded at {name}")
             if not found.active:
                 raise InvalidSignal("symbol", f"{signal.symbol} is not open for trading at {name}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from adapters.base import Adapter, VenueFill, VenueOrder
+from adapters.base import Adapter, Unavailable, VenueFill, VenueOrder
 from algorithms import ALGORITHMS
 from execution.circuit import Circuits
 from execution.costs import Costs
@@ -127,6 +127,11 @@ class Runner:
     def live(self) -> int:
         return len(self._actors)
 
+    def all_started(self) -> None:
+        """Raises Unavailable: orders of a venue that was away at our start cannot be loaded yet."""
+        for name, adapter in self._adapters.items():
+            if not adapter.health.ready:
+                raise Unavailable(f"{name} has not started yet: {adapter.health.last_error}")
 
     def actors(self) -> Iterator[OrderActor]:
         yield from list(self._actors.values())

@@ -105,7 +105,7 @@ class VenueTimers:
         """
         if self._stopped or not self._proven():
             return
-        mine = [venue for venue in self._adapters if self._is_mine(venue)]
+        mine = [venue for venue in self._adapters if self._is_mine(venue) and self._adapters[venue].health.ready]
         for venue in self._settled - set(mine):
             self._forget(venue)  # its shard has another owner, who winds it up
         if not mine:

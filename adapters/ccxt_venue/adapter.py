@@ -18,6 +18,7 @@ from adapters.base import (
     CredentialsRefused,
     MarketSink,
     NotReady,
+    NotReadyYet,
     Position,
     RateLimited,
     Rejected,
@@ -120,8 +121,9 @@ class CcxtAdapter:
             await self._start()
         except BaseException as error:
             await self.close()
+            self._orders = None
             if isinstance(error, NotReady):
-                raise NotReady(f"{self._where}: {self._requests.hide(str(error))}") from error
+                raise type(error)(f"{self._where}: {self._requests.hide(str(error))}") from error
             raise
 
     async def _start(self) -> None:
@@ -193,7 +195,8 @@ class CcxtAdapter:
         try:
             markets = await self._ask_urgently(exchange.load_markets())
         except AdapterError as error:
-            raise NotReady(f"its markets cannot be loaded: {error}; is the address right?") from error
+            kind = NotReady if isinstance(error, Rejected) else NotReadyYet
+            raise kind(f"its markets cannot be loaded: {error}; is the address right?") from error
         if not markets:
             raise NotReady("it lists no markets")
         self._take_rules()
@@ -252,7 +255,8 @@ class CcxtAdapter:
         except ClockSkew as error:
             raise NotReady(f"it refuses our clock: synchronise it (NTP) ({error})") from error
         except AdapterError as error:
-            raise NotReady(f"neither account nor open orders can be read: {error}") from error
+            kind = NotReady if isinstance(error, Rejected) else NotReadyYet
+            raise kind(f"neither account nor open orders can be read: {error}") from error
 
     def _watcher(self) -> Any:
         """Another exchange of the same markets, that can only watch them."""

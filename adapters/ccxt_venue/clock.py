@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from adapters.base import AdapterError, AdapterHealth, ClockSkew, NotReady, Unavailable
+from adapters.base import AdapterError, AdapterHealth, ClockSkew, NotReady, NotReadyYet, Unavailable
 from adapters.ccxt_venue.limiter import Lane, Limiter
 from adapters.ccxt_venue.requests import Requests
 
@@ -38,12 +38,12 @@ class Clock:
         """Measure before trading.
 
         Raises:
-            NotReady: the clocks are too far apart, or the venue cannot be reached.
+            NotReady: the clocks are too far apart. NotReadyYet: the venue cannot be reached.
         """
         try:
             await self._measure()
         except Unavailable as error:
-            raise NotReady(f"it cannot be reached: {error}") from error
+            raise NotReadyYet(f"it cannot be reached: {error}") from error
         except AdapterError as error:
             log.warning("the venue does not tell its time", venue=self._name, error=str(error))
         if self._off():

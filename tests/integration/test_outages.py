@@ -336,3 +336,41 @@ async def test_market_data_is_away(redis_url: str, embedded_pubsub: str, tmp_pat
         await system.told("sliced", "filled", 60)
         assert order_key("sliced") in (await system.creates("sliced"))[-1]
         await system.agrees()
+
+
+async def test_a_venue_that_is_away_at_the_start_keeps_no_other_from_being_worked(
+    redis_url: str, embedded_pubsub: str, tmp_path: Path
+) -> None:
+    async with two_venues(redis_url, embedded_pubsub, tmp_path, market=STEADY) as (system, way):
+        replica = await system.replica()
+        expires = time.time_ns() // 1_000_000 + 12_000
+        await system.signal("alpha", price=FAR)
+        await system.signal("revoked", price=FAR)
+        await system.signal("beta", exchange="beta", price=FAR, expires_at=expires)
+        for name in ("alpha", "revoked", "beta"):
+            await system.told(name, "working")
+        replica.kill()
+        await replica.ended()
+        await way.cut()
+        replica = await system.replica(wait=False)
+
+        async def told() -> bool:
+            report = await replica.health()
+            parts = {part["name"]: part for part in report["components"]} if report is not None else {}
+            return "cannot be reached" in parts.get("venue alpha", {}).get("detail", "")
+
+        await becomes(told)
+        await system.signal("more", exchange="beta")
+        await system.told("more", "filled")
+        await system.told("beta", "expired")
+        await system.signal("waits")
+        await system.command(type="order.cancel", signal_id="revoked")
+        await asyncio.sleep(1)
+        assert not system.events("waits"), "it is neither refused nor taken before its venue is known"
+        await way.mend()
+        await system.told("waits", "filled", 60)
+        await system.told("revoked", "canceled", 60)
+        await system.command(type="order.cancel", signal_id="alpha")
+        await system.told("alpha", "canceled")
+        assert (await component(replica, "venue alpha"))["status"] == "ok"
+        await system.agrees()
