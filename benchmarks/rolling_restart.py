@@ -19,7 +19,7 @@ import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -38,6 +38,7 @@ SLICES = 12
 LOOK_SECONDS = 0.1
 CALM_SECONDS = 5.0
 BALANCE_SECONDS = 120.0
+CLOCK_MS = 5
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class Figures:
     """From SIGTERM or SIGKILL to the new lease, of the shards that the old replica held."""
     commitless: list[int] = field(default_factory=list)
     """From a shard's last event of the old owner to its first of the new one, the pauses between its orders included."""
-    late: list[int] = field(default_factory=list)
-    """Slices that were due: execution at the venue after their time."""
+    pauses: list[int] = field(default_factory=list)
+    """Slices that were due: from their time to the order's next execution at the venue, or to its end where there was none."""
     to_fill: list[int] = field(default_factory=list)
     """Short orders published: from publishing to execution at the venue."""
 
@@ -273,17 +274,34 @@ class RollingRestart:
             signalled = [at for _, at, name in self.signals if name == before and at <= handover.acquired]
             if signalled:
                 figures.from_signal.append(handover.acquired - signalled[-1])
-        for one in self.heard.slices:
-            started = created.get(one.signal_id)
-            if started is not None and one.index > 0:
-                figures = kind_at(one.due(started))
-                if figures is not None:
-                    figures.late.append(one.at - one.due(started))
+        for due, pause in self._pauses(created):
+            figures = kind_at(due)
+            if figures is not None:
+                figures.pauses.append(pause)
         for name, at in self.traffic.directs.items():
             figures = kind_at(at)
             if figures is not None and name in self.heard.first_fills:
                 figures.to_fill.append(self.heard.first_fills[name] - at)
         return found
+
+    def _pauses(self, created: Mapping[str, int]) -> Iterator[tuple[int, int]]:
+        """Of each slice of a schedule but the first: its time (ms since the epoch), and how long its order then waited (ms)."""
+        heard = self.heard
+        executed: dict[str, list[int]] = defaultdict(list)
+        for one in heard.slices:
+            executed[one.signal_id].append(one.at)
+        for signal_id, (count, duration) in heard.schedules.items():
+            started, times = created.get(signal_id), sorted(executed[signal_id])
+            if started is None:
+                continue
+            ended = max(event.timestamp for event in heard.by_signal[signal_id])
+            for index in range(1, count):
+                due = started + index * duration // count
+                # One that came before its time by the venue's clock is it all the same.
+                after = bisect_left(times, due - CLOCK_MS)
+                end = times[after] if after < len(times) else ended
+                if end >= due - CLOCK_MS:
+                    yield due, max(end - due, 0)
 
     def _commits(self) -> dict[int, list[tuple[int, str]]]:
         """By shard: when which replica committed an event, ms since the epoch, in the order of time."""
@@ -305,7 +323,7 @@ class RollingRestart:
             ("shard without a lease", "leaseless"),
             ("signal to the new lease", "from_signal"),
             ("shard's last commit to the new owner's first", "commitless"),
-            ("slice executed after its time", "late"),
+            ("slice due: to the order's next execution", "pauses"),
             ("short order: published to executed", "to_fill"),
         ):
             rows.append((title, *(spread(getattr(figures, name)) for figures in found.values())))
@@ -328,7 +346,7 @@ class RollingRestart:
 
 def longest(figures: Figures) -> int:
     """An order's longest pause compared with its schedule, ms."""
-    return max(figures.late, default=0)
+    return max(figures.pauses, default=0)
 
 
 def spread(values: Sequence[int]) -> str:
