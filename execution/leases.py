@@ -29,6 +29,10 @@ BEATS = 5
 """Renewals per lease time."""
 
 
+RESTORE_PAUSE = 0.2
+"""Seconds until the store is given again what could not be written for lack of another replica's writes."""
+
+
 class ShardLeases:
     def __init__(
         self,
@@ -145,7 +149,10 @@ class ShardLeases:
         found = await self._ledger.restore({shard: lease for shard, lease in self._owned.items() if lease.valid})
         self._metrics.restored(found)
         told = {outcome.name.lower(): count for outcome, count in found.items()}
-        if found[Restored.REFUSED]:
+        if not self._ledger.whole:
+            log.warning("the store lacks what others have to write again", **told)
+            asyncio.get_running_loop().call_later(RESTORE_PAUSE, self.wake)
+        elif found[Restored.REFUSED] or found[Restored.MISSING]:
             log.error("the store lacks writes that cannot be made again: the venues are asked", **told)
         elif found[Restored.WRITTEN]:
             log.error("the store had lost writes; they were made again", **told)

@@ -24,8 +24,10 @@ class Restored(Enum):
 
     THERE = auto()
     WRITTEN = auto()
+    MISSING = auto()
+    """Not possible: what it builds upon is missing. Another replica, which accepted the order, may be about to write it again."""
     REFUSED = auto()
-    """Not possible any more: an earlier write, longer ago than this remembers, is missing, or the shard is another's."""
+    """Not ours to write any more: the shard is another's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ _LEASE = Script.load(_SCRIPTS / "lease.lua")
 _NOTE = Script.load(_SCRIPTS / "note.lua")
 _HAND = Script.load(_SCRIPTS / "hand.lua")
 
+OTHERS_SECONDS = 3.0
+"""How long after the store came back other replicas are waited for to write again what our writes build upon."""
 COMMAND_MEMORY_SECONDS = 7 * 86400
 _UNIT = Decimal(1).scaleb(MAX_DIGITS)
 
@@ -272,8 +274,9 @@ class Ledger:
             reply = await self._store.script(_COMMIT, touched, arguments)
             if reply[0] == b"OK":
                 return Restored.THERE if len(reply) > 1 else Restored.WRITTEN
-            later = reply[0] == b"VERSION" and int(reply[1]) > expected
-            return Restored.THERE if later else Restored.REFUSED
+            if reply[0] == b"VERSION" and int(reply[1]) > expected:
+                return Restored.THERE
+            return Restored.REFUSED if reply[0] == b"FENCED" else Restored.MISSING
 
         if outcome == b"OK":
             self._keep(shard, arguments, again)
@@ -398,7 +401,7 @@ class Ledger:
     async def restore(self, leases: Mapping[int, Lease]) -> dict[Restored, int]:
         """Write again what the store may lack, each shard's under the lease held now, and let new writes through.
 
-        Returns how many writes of the last seconds were there, were written again, and could not be.
+        Returns what became of the writes of the last seconds. While the store is still not `whole`, it is to be called again.
 
         Raises:
             StoreUnavailable: the store went away again; to be called again.
@@ -408,7 +411,8 @@ class Ledger:
         for shard in self._journal.shards(self._in_doubt_since):
             for outcome, count in (await self.restore_shard(shard, leases.get(shard))).items():
                 found[outcome] += count
-        if self.restarted_at == restarted:
+        patient = restarted is not None and time.monotonic() - restarted < OTHERS_SECONDS
+        if self.restarted_at == restarted and not (found[Restored.MISSING] and patient):
             self._whole.set()
         return found
 
@@ -417,7 +421,8 @@ class Ledger:
         found = dict.fromkeys(Restored, 0)
         for write in self._journal.of(shard, self._in_doubt_since):
             found[await write.again(lease)] += 1
-        if lease is not None and shard in self._continued and not found[Restored.REFUSED]:
+        whole = not (found[Restored.REFUSED] or found[Restored.MISSING])
+        if lease is not None and shard in self._continued and whole:
             lease.suspect, lease.doubted_until = False, 0  # nobody but this process has written to it
         return found
 

@@ -8,6 +8,7 @@ python -m tests.simulation --mutants --seeds 60    each safeguard switched off i
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import signal
 import sys
@@ -106,8 +107,8 @@ def _mutants(seeds: int, first: int, processes: int) -> int:
 
     unseen = 0
     print(f"{'safeguard switched off':26} {'failed at seed':>14} {'seen':>6}   as")
-    with ProcessPoolExecutor(processes, max_tasks_per_child=1) as pool:
-        for name, seed, broken in pool.map(_first_noticed, ((name, seeds, first) for name in MUTANTS)):
+    with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
+        for name, seed, broken in pool.imap(_first_noticed, [(name, seeds, first) for name in MUTANTS]):
             unseen += seed is None
             at = f"{seed:>14} {seed - first + 1:>6}" if seed is not None else f"{'-':>14} {'no':>6}"
             print(f"{name:26} {at}   {broken[:110] or f'NOT NOTICED in {seeds} seeds'}", flush=True)
