@@ -102,9 +102,27 @@ async def settle(world: World, seed: int = 0) -> oracle.Verdict:
     for name in world.venue_names:
         if not any(event.status is OrderStatus.FILLED for event in world.system.events(f"after-{name}")):
             verdict.broken.append(f"after everything worked again, an order at {name} was not filled")
+    verdict.broken += await _public_keys(world, records)
     if verdict.broken:
         await _keep(world, records, verdict)
     return verdict
+
+
+async def _public_keys(world: World, records: oracle.Records) -> list[str]:
+    """What programs outside read from the store must say the same: each fill once in `STREAM:TRADE`, and each order's last state."""
+    wrong = []
+    orders = [order for order in records.ledger.values() if order is not None]
+    told = Counter((row["client_order_id"], row["trade_id"]) for row in await world.system.public_trades())
+    booked = Counter((fill.child_id, fill.trade_id) for order in orders for fill in order.fills)
+    for fill in sorted(told.keys() | booked.keys()):
+        if told[fill] != booked[fill]:
+            wrong.append(f"fill {fill} is {told[fill]} times in STREAM:TRADE, {booked[fill]} times in the ledger")
+    for order in orders:
+        last = records.events[order.parent.order_id][-1]
+        flat = await world.system.store.call("HGET", f"ORDER:{last.order_id}", "filled")
+        if flat is None or Decimal(flat.decode()) != last.filled_quantity:
+            wrong.append(f"ORDER:{last.order_id} says {flat!r} filled, the last event {last.filled_quantity}")
+    return wrong
 
 
 async def _sweep(world: World) -> None:
