@@ -41,6 +41,14 @@ BALANCE_SECONDS = 120.0
 CLOCK_MS = 5
 
 
+QUIET, STOP_FIRST, START_FIRST, KILL = (
+    "nothing happens",
+    "SIGTERM, then a new one",
+    "a new one, then SIGTERM",
+    "SIGKILL",
+)
+
+
 @dataclass(frozen=True)
 class Options:
     replicas: int
@@ -52,6 +60,8 @@ class Options:
     lease_ttl: float = 5.0
     request_ttl: float = 5.0
     calm: float = CALM_SECONDS
+    stops: tuple[str, ...] = (STOP_FIRST, START_FIRST)
+    """How replicas are replaced by SIGTERM, `restarts` times each."""
 
     @property
     def longest_pause(self) -> dict[str, float]:
@@ -178,11 +188,9 @@ class RollingRestart:
         stream = asyncio.create_task(self.traffic.stream(options.rate, float("inf"), over))
         try:
             await self._step(QUIET, lambda: asyncio.sleep(2 * options.calm))
-            ways = (
-                (STOP_FIRST, self._stop_first, options.restarts),
-                (START_FIRST, self._start_first, options.restarts),
-            )
-            for kind, way, times in (*ways, (KILL, self._kill, options.kills)):
+            ways = {STOP_FIRST: self._stop_first, START_FIRST: self._start_first, KILL: self._kill}
+            for kind, times in (*((kind, options.restarts) for kind in options.stops), (KILL, options.kills)):
+                way = ways[kind]
                 for number in range(times):
                     await self._step(kind, way)
                     step = self.steps[-1]
@@ -370,7 +378,12 @@ def _now() -> int:
 
 async def measure(options: Options) -> tuple[Reckoning, dict[str, Figures], str]:
     """Run it; what the account says, the figures, and the table."""
-    async with everything(False, SHARDS=str(options.shards)) as (system, _):
+    environment = {
+        "SHARDS": str(options.shards),
+        "LEASE_TTL": f"{options.lease_ttl:g}",
+        "REQUEST_TTL": f"{options.request_ttl:g}",
+    }
+    async with everything(False, **environment) as (system, _):
         run = RollingRestart(options, system)
         reckoning = await run.run()
         found = run.figures(reckoning.created)
