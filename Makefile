@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test lint format bench simulate chaos pictures lock schemas clean help
+.PHONY: run test lint format bench load restarts simulate chaos pictures lock schemas clean help
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ format: $(READY)  ## put the code into its format
 bench: $(READY)  ## speed of the whole service against a bare ccxt loop, cost of the algorithms against common bots
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python -m benchmarks.costs
+
+load: $(READY)  ## 10,000 live orders and a stream of signals for ten minutes; ARGS="--minutes 3 --slow store"
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
+restarts: $(READY)  ## replicas replaced one after another under load
+	$(BIN)/python -m benchmarks.rolling_restart $(ARGS)
 
 simulate: $(READY)  ## seeded runs of the whole service with faults on virtual time; SEEDS=1000 for more
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),300) $(ARGS)
