@@ -13,7 +13,7 @@ import msgspec
 from execution.ledger.outbox import OutboxStore
 from schemas.event import OrderEvent
 from schemas.exact_json import plain
-from schemas.order import OrderStatus
+from schemas.order import OrderStatus, Role
 
 _STATES = {
     OrderStatus.ACCEPTED: "OPEN",
@@ -68,6 +68,7 @@ def _trades(entry: str, event: OrderEvent) -> list[tuple[str, dict[str, str]]]:
         return []
     child = event.child
     milliseconds, _, number = entry.partition("-")
+    side = "" if event.side is None else event.side.opposite if child.role == Role.EXIT else event.side
     user = "" if isinstance(event.user_id, msgspec.UnsetType) or event.user_id is None else event.user_id
     return [
         (
@@ -77,7 +78,7 @@ def _trades(entry: str, event: OrderEvent) -> list[tuple[str, dict[str, str]]]:
                 "symbol": event.symbol or "",
                 "price": plain(fill.price),
                 "qty": plain(fill.quantity),
-                "side": event.side or "",
+                "side": side,
                 "order_id": event.order_id,
                 "signal_id": event.signal_id,
                 "strategy_id": event.strategy_id or "",
