@@ -24,6 +24,7 @@ from execution.ledger import Fenced, Ledger, keys
 from execution.metrics import Metrics
 from execution.order_actor import Booking, OrderActor
 from execution.pubsub import IncomingMessage
+from execution.reconcile.desk import ReconciliationDesk
 from execution.runner import Runner
 from execution.store import STORE_ERRORS
 from schemas import exact_json
@@ -34,6 +35,7 @@ from schemas.command import (
     InvalidCommand,
     OrderCommand,
     PauseOrder,
+    Reconcile,
     Resume,
     ResumeOrder,
     parse,
@@ -61,6 +63,7 @@ class Commands:
         wake_outbox: Callable[[int], None],
         dead_man: DeadMan | None = None,
         adrift: Adrift | None = None,
+        reconciliation: ReconciliationDesk | None = None,
     ) -> None:
         self._runner = runner
         self._ledger = ledger
@@ -71,6 +74,7 @@ class Commands:
         self._histories = histories
         self._dead_man = dead_man
         self._adrift = adrift
+        self._reconciliation = reconciliation
 
     async def read_inbox(self, shard: int) -> None:
         """Carry out what other replicas left for the owner of a shard."""
@@ -114,6 +118,8 @@ class Commands:
             except STORE_ERRORS:
                 await asyncio.sleep(HANDED_BACK)
                 return message.nack()  # a replica that reaches the store may count it; held here, it would be missed
+        if isinstance(command, Reconcile) and self._reconciliation is not None:
+            return await self._reconcile(self._reconciliation, command, fields, command_id)
         if isinstance(command, Resume) and self._dead_man is not None:
             return await self._resume(self._dead_man, command, fields, command_id)
         if not isinstance(command, OrderCommand):
@@ -135,6 +141,15 @@ class Commands:
         if timeout is not None and timeout < SHORTEST:
             return await self._refuse(fields, command_id, "timeout_seconds", f"must be at least {SHORTEST:g}")
         return await dead_man.beat(command.strategy_id, command.source, timeout)
+
+    async def _reconcile(
+        self, desk: ReconciliationDesk, command: Reconcile, fields: Mapping[str, Any], command_id: str
+    ) -> None:
+        self._metrics.command(command.type)
+        unknown = desk.unknown(command.venue)
+        if unknown is not None:
+            return await self._refuse(fields, command_id, "venue", unknown)
+        return await desk.command(command.venue, command_id, command.reason)
 
     async def _resume(self, dead_man: DeadMan, command: Resume, fields: Mapping[str, Any], command_id: str) -> None:
         self._metrics.command(command.type)

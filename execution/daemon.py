@@ -63,9 +63,13 @@ from execution.pubsub import (
 )
 from execution.pubsub.errors import PubSubError
 from execution.pubsub.library_subscriber import LibrarySubscriber
-from execution.reconcile import Reconciler
+from execution.reconcile import Reconciler, request
+from execution.reconcile.desk import ReconciliationDesk
+from execution.reconcile.positions import StoredTrades
+from execution.reconcile.trades import StoredSymbols
 from execution.routes import Routes
 from execution.runner import Runner
+from execution.service_events import ServiceEvents
 from execution.settings import Settings
 from execution.spending import Spending
 from execution.store import STORE_ERRORS, Store, StoreRefused, StoreTooOld, StoreUnavailable
@@ -159,6 +163,7 @@ class Daemon:
         self._channel: PubSubChannel | None = None
         self._http: HttpServer | None = None
         self._routes: Routes | None = None
+        self._reconciliation: ReconciliationDesk | None = None
         self._adapters: dict[str, Adapter] = {}
         self._subscribers: dict[str, Subscriber | LibrarySubscriber] = {}
         self._loop_seen = time.monotonic()
@@ -185,6 +190,7 @@ class Daemon:
                 self.health,
                 api_keys=settings.keys(),
                 routes=lambda: self._routes,
+                reconciliation=lambda: self._reconciliation,
             )
             self.http_port = await self._http.start()
             store = await self._open_store()
@@ -422,6 +428,8 @@ class Daemon:
             wake_outbox=outbox.wake,
             halted=halted,
         )
+        events = ServiceEvents(ledger, instance=instance, wake_outbox=outbox.wake)
+        self._reconciliation = reconciliation = ReconciliationDesk(store, events, self._adapters)
         self._commands = Commands(
             runner,
             ledger,
@@ -432,6 +440,7 @@ class Daemon:
             wake_outbox=outbox.wake,
             dead_man=dead_man,
             adrift=adrift,
+            reconciliation=reconciliation,
         )
         self._reconciler = Reconciler(
             runner,
@@ -441,6 +450,10 @@ class Daemon:
             poll_interval=settings.poll_interval,
             reconcile_interval=settings.reconcile_interval,
             cancel_unknown=settings.unknown_orders == "cancel",
+            instance=instance,
+            traded=StoredSymbols(store),
+            booked=StoredTrades(store),
+            tell=reconciliation.found,
         )
         self._leases = ShardLeases(
             store,
@@ -542,6 +555,7 @@ class Daemon:
 
     async def _shard_acquired(self, lease: Lease) -> None:
         await self._runner.take_over(lease)
+        self._reconciler.shards_changed()
         self._outbox.own(lease)
 
     def _store_is_away(self) -> bool:
@@ -588,6 +602,10 @@ class Daemon:
         text = payload.decode() if isinstance(payload, bytes) else payload
         if text == "release":
             self._leases.wake()
+            return
+        if text.startswith(request.WORD):
+            assert self._store is not None
+            self._spawn(request.answer(text, self._store, self._reconciler, self.settings.instance_id))
             return
         if text == WAKE_PULSES:
             self._dead_man.wake()
@@ -636,7 +654,7 @@ class Daemon:
             parts += [subscription_health(name, subscriber) for name, subscriber in self._subscribers.items()]
         for name, adapter in self._adapters.items():
             unwatched = self._reconciler.unwatched.get(name, 0) if self._started else 0
-            troubles = self._circuits.troubles(name)
+            troubles = self._circuits.troubles(name) + (self._reconciler.troubles(name) if self._started else [])
             parts.append(venue_health(name, adapter.health, unwatched, troubles))
         if self._stopping or not self._started:
             parts.append(ComponentHealth("service", "down", "stopping" if self._stopping else "starting"))

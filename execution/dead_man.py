@@ -18,9 +18,10 @@ from execution.ledger.pulses import PulseStore, Trip, pulse_name
 from execution.metrics import Metrics
 from execution.order_actor import OrderActor
 from execution.pulses import Pulse, Pulses
+from execution.service_events import ServiceEvents
 from execution.store import STORE_ERRORS
-from schemas.event import EventType, OrderEvent
-from schemas.order import ZERO, OrderStatus, ParentOrder
+from schemas.event import EventType
+from schemas.order import OrderStatus, ParentOrder
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +70,7 @@ class DeadMan:
         self._orders = orders
         self._stream = stream
         self._answers = answers
-        self._wake_outbox = wake_outbox
+        self._events = ServiceEvents(ledger, instance=instance, wake_outbox=wake_outbox)
         self._monotonic = monotonic
         self._pulses = Pulses(default_timeout)
         self._nudge = asyncio.Event()
@@ -115,8 +116,8 @@ class DeadMan:
         wanted = [pulse_name(strategy_id, None)] if strategy_id is not None else sorted(stored)
         ended = [name for name in wanted if name in stored and stored[name].trip is not None]
         for name in ended:
-            event = self._event(EventType.RESUMED, name, f"{command_id}\0{name}", reason or "resumed on request", {})
-            await self._note(event, f"{command_id}:{name}")  # first: repeated, it is told once; after, it could be lost
+            # First: repeated, it is told once; after, it could be lost.
+            await self._event(EventType.RESUMED, name, f"{command_id}\0{name}", reason or "resumed on request", {})
             await self._store.resume(name)
             log.warning("dead man's switch resumed", pulse=name, reason=reason)
         if ended:
@@ -251,41 +252,18 @@ class DeadMan:
         assert trip is not None
         once = f"{pulse.name}\0{pulse.generation}\0{trip.at}"
         figures = {"silent_seconds": trip.silent_ms / 1000, "timeout_seconds": trip.timeout_ms / 1000}
-        event = self._event(EventType.DEADMAN_TRIPPED, pulse.name, once, pulse.why(), figures)
-        await self._note(event, f"deadman:{pulse.name}:{pulse.generation}:{trip.at}")
+        await self._event(EventType.DEADMAN_TRIPPED, pulse.name, once, pulse.why(), figures)
         await self._store.told(pulse.name, pulse.generation)
         pulse.told = True
 
-    def _event(
-        self, kind: EventType, name: str, once: str, reason: str, figures: dict[str, float]
-    ) -> tuple[str, OrderEvent]:
-        """An event about no order, with the key of the shard that publishes it. `once` makes its id."""
+    async def _event(self, kind: EventType, name: str, once: str, reason: str, figures: dict[str, float]) -> None:
+        """Tell of a pulse, once."""
         scope, _, who = name.partition(":")
-        key = order_key(f"{kind}\0{once}")
-        return key, OrderEvent(
-            order_id="",
-            signal_id="",
+        await self._events.tell(
+            kind,
+            once,
             status=OrderStatus.CANCELED if kind is EventType.DEADMAN_TRIPPED else OrderStatus.WORKING,
-            filled_quantity=ZERO,
-            average_price=None,
-            commission=ZERO,
-            timestamp=time.time_ns() // 1_000_000,
-            event_id=f"evt_{key}_0",
-            event_type=kind,
-            sequence=0,
-            strategy_id=who if scope == "strategy" else None,
-            exchange=None,
-            symbol=None,
-            side=None,
-            quantity=None,
-            remaining_quantity=None,
-            commissions={},
-            instance_id=self._instance,
             reason=reason,
+            strategy_id=who if scope == "strategy" else None,
             metadata={"scope": "strategy" if scope == "strategy" else "all", scope: who, **figures},
         )
-
-    async def _note(self, told: tuple[str, OrderEvent], command_id: str) -> None:
-        key, event = told
-        await self._ledger.note(key, command_id, event)
-        self._wake_outbox(self._ledger.shard_of(key))

@@ -9,10 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from execution.api_keys import ApiKey, who
+from execution.api_keys import ApiKey, Role, who
 from execution.health import HealthReport
 from execution.metrics import Metrics
+from execution.reconcile.desk import ReconciliationDesk
 from execution.routes import Refused, Routes
+from execution.store import STORE_ERRORS
 from schemas import exact_json
 
 Health = Callable[[], HealthReport]
@@ -20,6 +22,8 @@ MOST_BYTES = 65_536
 """Of a request's body."""
 
 _PROBES = ("/health/live", "/health/ready")
+_CHANGES = ("/api/v1/reconcile",)
+"""What a viewer's key is not enough for."""
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -49,13 +53,14 @@ class HttpServer:
         *,
         api_keys: tuple[ApiKey, ...] = (),
         routes: Callable[[], Routes | None] = lambda: None,
+        reconciliation: Callable[[], ReconciliationDesk | None] = lambda: None,
     ) -> None:
         """
         Args:
             port: 0 for any free one.
             health: asked at every probe.
             api_keys: who may read metrics and details from other machines.
-            routes: None while the venues are not there yet.
+            routes: None while the venues are not there yet; `reconciliation` alike.
         """
         self._host = host
         self._port = port
@@ -63,6 +68,7 @@ class HttpServer:
         self._health = health
         self._keys = api_keys
         self._routes = routes
+        self._reconciliation = reconciliation
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> int:
@@ -79,6 +85,7 @@ class HttpServer:
         app.router.add_get("/api/v1/health", self._serve_ready)
         app.router.add_get("/api/v1/routes", self._serve_routes)
         app.router.add_post("/api/v1/routes/optimize", self._serve_optimize)
+        app.router.add_post("/api/v1/reconcile", self._serve_reconcile)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -101,14 +108,14 @@ class HttpServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable[[web.Request], object]) -> web.StreamResponse:
         if request.path not in _PROBES:
-            refusal = self._refusal(request)
+            refusal = self._refusal(request, Role.TRADER if request.path in _CHANGES else Role.VIEWER)
             if refusal is not None:
                 return refusal
         answer = await handler(request)  # type: ignore[misc]
         assert isinstance(answer, web.StreamResponse)
         return answer
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request, role: Role) -> web.Response | None:
         if not self._keys:
             if _is_loopback(request.remote):
                 return None
@@ -116,8 +123,12 @@ class HttpServer:
             return web.json_response({"error": text}, status=403)
         scheme, _, presented = request.headers.get("Authorization", "").partition(" ")
         key = presented.strip() if scheme.lower() == "bearer" else request.headers.get("X-API-Key", "")
-        if who(self._keys, key) is not None:
-            return None
+        known = who(self._keys, key)
+        if known is not None:
+            if known.role >= role:
+                return None
+            text = f"the key of {known.name} is a {known.role.name.lower()}'s: this needs a {role.name.lower()}'s"
+            return web.json_response({"error": text}, status=403)
         text = "an API key is needed: Authorization: Bearer KEY, or X-API-Key: KEY"
         return web.json_response({"error": text}, status=401, headers={"WWW-Authenticate": "Bearer"})
 
@@ -143,6 +154,31 @@ class HttpServer:
         except ValueError as error:
             return _json({"field": "body", "reason": f"is not JSON: {error}"}, 400)
         return await self._answer(lambda routes: routes.optimize(fields))
+
+    async def _serve_reconcile(self, request: web.Request) -> web.Response:
+        desk = self._reconciliation()
+        if desk is None:
+            return _json({"error": "the service is starting: venues are not connected yet"}, 503)
+        try:
+            body = await request.read()
+            fields = exact_json.decode(body) if body else {}
+        except web.HTTPRequestEntityTooLarge:
+            return _json({"field": "body", "reason": f"is longer than {MOST_BYTES} bytes"}, 413)
+        except ValueError as error:
+            return _json({"field": "body", "reason": f"is not JSON: {error}"}, 400)
+        if not isinstance(fields, dict) or fields.keys() - {"venue"}:
+            return _json({"field": "body", "reason": 'is {} or {"venue": NAME}'}, 422)
+        venue = fields.get("venue")
+        if venue is not None and not isinstance(venue, str):
+            return _json({"field": "venue", "reason": "is the name of a venue"}, 422)
+        unknown = desk.unknown(venue)
+        if unknown is not None:
+            return _json({"field": "venue", "reason": unknown}, 404)
+        try:
+            answer = await desk.ask(venue)
+        except STORE_ERRORS as error:
+            return _json({"error": f"the replicas cannot be asked: {error}"}, 503)
+        return _json(answer.fields())
 
     async def _answer(self, ask: Callable[[Routes], Awaitable[Any]]) -> web.Response:
         routes = self._routes()

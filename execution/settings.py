@@ -196,8 +196,9 @@ class Settings(BaseSettings):
         )
     )
     unknown_orders: Annotated[Literal["report", "cancel"], BeforeValidator(_lower), Must("report or cancel")] = Field(
-        default="report",
-        description="What to do about open orders at a venue that the ledger does not know: report or cancel.",
+        default="cancel",
+        description="What to do about open orders at a venue under client order ids of ours that nobody works, since the ledger "
+        "has no order for them: cancel or report. Other people's orders are never touched.",
     )
     cost_reports: Annotated[int, Field(ge=0), Must("a whole number, 0 for none")] = Field(
         default=100_000,

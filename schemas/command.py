@@ -102,6 +102,13 @@ class Heartbeat(_Command):
         return self
 
 
+class Reconcile(_Command):
+    """Compare a venue's account with the ledger now, or every venue's; answered by an event `service.reconciled`."""
+
+    type: Literal["reconcile"]
+    venue: Name | None = None
+
+
 class Notice(_Command):
     """Something that happened elsewhere, recorded."""
 
@@ -110,16 +117,16 @@ class Notice(_Command):
 
 
 OrderCommand = CancelOrder | AmendOrder | PauseOrder | ResumeOrder
-Command = Annotated[OrderCommand | Halt | Resume | Heartbeat | Notice, Field(discriminator="type")]
+Command = Annotated[OrderCommand | Halt | Resume | Heartbeat | Reconcile | Notice, Field(discriminator="type")]
 
-COMMANDS: TypeAdapter[OrderCommand | Halt | Resume | Heartbeat | Notice] = TypeAdapter(Command)
+COMMANDS: TypeAdapter[OrderCommand | Halt | Resume | Heartbeat | Reconcile | Notice] = TypeAdapter(Command)
 
 
 class InvalidCommand(InvalidSignal):
     """A command that cannot be read: `field` says where, the message why."""
 
 
-def parse(fields: Mapping[str, Any]) -> OrderCommand | Halt | Resume | Heartbeat | Notice:
+def parse(fields: Mapping[str, Any]) -> OrderCommand | Halt | Resume | Heartbeat | Reconcile | Notice:
     """Validate a command.
 
     Raises:

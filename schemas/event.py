@@ -34,6 +34,7 @@ class EventType(StrEnum):
     HALTED = "service.halted"
     RESUMED = "service.resumed"
     DEADMAN_TRIPPED = "deadman.tripped"
+    RECONCILED = "service.reconciled"
 
 
 class EventFill(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

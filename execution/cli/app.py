@@ -15,6 +15,7 @@ from execution.cli.development import dev
 from execution.cli.operations import doctor, run, schemas
 from execution.cli.orders import orders, show
 from execution.cli.output import CommandError, err, print_plain
+from execution.cli.reconcile import reconcile
 from execution.cli.report import report
 from execution.cli.resume import resume
 from execution.cli.simulate import simulate
@@ -40,6 +41,7 @@ for command in (
     cancel,
     amend,
     resume,
+    reconcile,
     algorithms,
     report,
     simulate,

@@ -18,6 +18,7 @@ from execution.settings import Settings, SettingsError, Source
 if TYPE_CHECKING:  # heavy imports: each command pays for what it uses
     from execution.ledger import LedgerReader
     from execution.pubsub import PubSubChannel
+    from execution.store import Store
 
 _SAYS_WHERE = ("google_cloud_project", "pubsub_emulator_host", "redis_url", "adapter_endpoints")
 _DEV_NAMES = {
@@ -84,10 +85,9 @@ async def pubsub(settings: Settings) -> AsyncIterator[PubSubChannel]:
 
 
 @contextlib.asynccontextmanager
-async def ledger(settings: Settings) -> AsyncIterator[LedgerReader]:
-    """The ledger, to be read."""
+async def state_store(settings: Settings) -> AsyncIterator[Store]:
+    """The service's Redis."""
     from execution.embedded.redis_server import EmbeddedRedis
-    from execution.ledger import LedgerReader
     from execution.store import Store
 
     url = settings.redis_url or EmbeddedRedis.locate(settings.data_dir / "redis")
@@ -103,14 +103,23 @@ async def ledger(settings: Settings) -> AsyncIterator[LedgerReader]:
     except ValueError as error:
         raise SettingsError([f"REDIS_URL: {error}"]) from error
     try:
+        yield store
+    finally:
+        await store.close()
+
+
+@contextlib.asynccontextmanager
+async def ledger(settings: Settings) -> AsyncIterator[LedgerReader]:
+    """The ledger, to be read."""
+    from execution.ledger import LedgerReader
+
+    async with state_store(settings) as store:
         reader = LedgerReader(store)
         try:
             await reader.open()
         except LookupError as error:
             raise CommandError(str(error)) from error
         yield reader
-    finally:
-        await store.close()
 
 
 def run_async(work: Coroutine[Any, Any, int | None]) -> int:

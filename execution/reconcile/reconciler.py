@@ -32,7 +32,7 @@ LEAST_LONG = 60.0
 MOST_STRAYS = 100
 """Orders of ours told by a stream, and not known to their order, that are looked up at a time; a full look finds the rest."""
 
-Told = Callable[[Sequence[VenueReport], str | None], Awaitable[None]]
+Told = Callable[[Sequence[VenueReport]], Awaitable[None]]
 
 
 class Reconciler:
@@ -196,7 +196,7 @@ class Reconciler:
             return
         log.warning("venue reconciled", venue=report.venue, found=report.words())
         if self._tell is not None:
-            await self._tell([report], None)
+            await self._tell([report])
 
     def _new_report(self, venue: str) -> VenueReport:
         return VenueReport(venue=venue, instance=self._instance, at=time.time_ns() // 1_000_000)
