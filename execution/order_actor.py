@@ -32,6 +32,7 @@ from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.order_state import OrderState
 from execution.venue_requests import NO_EXPIRY_MS, Requests
+from execution.venue_turns import VenueTurns
 from schemas.market import Candle, MarketRules
 from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Role, Tape
 from schemas.tca import CostReport
@@ -66,6 +67,8 @@ class Desk:
     """Why an order may send no entries now, whatever its algorithm wants; None: it may."""
     available: Callable[[str, ParentOrder], Decimal | None]
     """What the account at a venue has to spend on an order's side; None: not known."""
+    turns: VenueTurns
+    """How many new orders wait at each venue."""
     max_retries: int
     now: Callable[[], int]
     """Ms since the epoch."""

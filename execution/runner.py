@@ -38,6 +38,7 @@ from execution.metrics import Metrics
 from execution.order_actor import Arrival, Desk, OrderActor
 from execution.order_state import OrderState
 from execution.store import STORE_ERRORS
+from execution.venue_turns import VenueTurns
 from schemas.market import MarketRules
 from schemas.order import ChildState, ParentOrder
 
@@ -106,6 +107,7 @@ class Runner:
             costs=costs,
             available=available,
             halted=halted,
+            turns=VenueTurns(),
             max_retries=max_retries,
             now=now,
             monotonic=monotonic,
@@ -117,8 +119,10 @@ class Runner:
         )
 
     def bound(self, *, sends: int, live: int) -> None:
-        """Pause intake beyond so many requests waiting for their venue, or so many live orders."""
+        """Pause intake beyond so many requests waiting for their venue, or so many live orders. Each venue has its share of the former:
+        one alone cannot pause it for the others."""
         self._most_sends, self._most_live = sends, live
+        self._desk.turns.bound(sends // max(len(self._adapters), 1))
         self._consider_room()
 
     # --- what there is ----------------------------------------------------------------------------------------------

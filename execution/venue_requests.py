@@ -8,7 +8,8 @@ its circuit. Outcomes are posted to the order; nothing is booked here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,8 +76,8 @@ class Requests:
         self._proven: set[str] = set()
         self._may_resend: set[str] = set()
         self._refreshing: set[str] = set()
-        self._parked: set[str] = set()
-        """Children whose request waits for the circuit of their venue."""
+        self._parked: dict[str, Callable[[], None]] = {}
+        """Children whose request waits before its venue, and what ends the wait."""
         self._left_at: dict[str, int] = {}
         """When a request to place left, in ms, until it was answered."""
 
@@ -102,7 +103,7 @@ class Requests:
 
     def _tend_pending(self, child: ChildOrder) -> None:
         if child.child_id in self._parked and self._why_not(child) is not None:
-            self._circuit(child, Endpoint.ORDERS).wake(child.child_id)
+            self._parked[child.child_id]()
         if ("send", child.child_id) in self._tasks or self._actor.closing or self._actor.mail_waits:
             return  # its answer may be what waits to be booked
         if child.sends == 0 or child.child_id in self._may_resend:
@@ -141,7 +142,8 @@ class Requests:
 
     async def _send(self, child: ChildOrder) -> None:
         actor, desk = self._actor, self._actor.desk
-        repeater = self._repeater(Request.CREATE, child, may_wait=lambda: self._may_wait(child))
+        nap = partial(self._nap, child)
+        repeater = self._repeater(Request.CREATE, child, may_wait=lambda: self._may_wait(child), sleep=nap)
         desk.sends(+1)
         try:
             told = await repeater.run(partial(self._place, child))
@@ -168,7 +170,7 @@ class Requests:
             _Withheld: nothing left, and nothing will. AdapterError: what came of it.
         """
         actor, desk = self._actor, self._actor.desk
-        circuit = self._circuit(child, Endpoint.ORDERS)
+        circuit, turns = self._circuit(child, Endpoint.ORDERS), desk.turns.of(child.venue)
         while True:
             while not actor.lease.valid:
                 await asyncio.sleep(0.05)
@@ -179,20 +181,26 @@ class Requests:
             if not circuit.admits and child.role is not Role.EXIT:
                 if circuit.state is State.OPEN and not self._may_wait(child):
                     raise _Withheld(f"{child.venue} cannot be sent orders: {circuit.reason}")
-                await self._park(child, circuit)
+                waiting = circuit.wait(child.child_id, self._patience(child) or None)
+                await self._park(child, waiting, partial(circuit.wake, child.child_id))
                 continue
-            held = actor.state.totals.filled if child.role is Role.EXIT else actor.state.parent.quantity
+            if turns.free or child.role is Role.EXIT:
+                turns.take()
+            elif not await self._park(child, turns.wait(child.child_id), partial(turns.wake, child.child_id)):
+                continue
             try:
+                held = actor.state.totals.filled if child.role is Role.EXIT else actor.state.parent.quantity
                 approved = desk.gate.approve(actor.key, held, child)
+                place = actor.adapter(child).place(approved, before_send=partial(self._leaving, child))
+                return await self._timed(child.venue, "place", place)
             except GateRefused as error:
                 actor.log.critical("the gate before the wire refused a child order", error=str(error))
                 desk.metrics.gate_refused()
                 raise _Withheld(str(error)) from None
-            try:
-                place = actor.adapter(child).place(approved, before_send=partial(self._leaving, child))
-                return await self._timed(child.venue, "place", place)
             except _NotSent:
                 continue
+            finally:
+                turns.leave()
 
     def _not_placed(self, child: ChildOrder, error: AdapterError, tries: int) -> None:
         """What follows of a create that is not tried again."""
@@ -224,15 +232,22 @@ class Requests:
     def _may_wait(self, child: ChildOrder) -> bool:
         return self._patience(child) != 0.0
 
-    async def _park(self, child: ChildOrder, circuit: Circuit) -> None:
-        """Wait for a venue's circuit, or a reason not to; meanwhile it counts as no send, so that other venues' orders are taken."""
+    async def _park(self, child: ChildOrder, waiting: Awaitable[T], wake: Callable[[], None]) -> T:
+        """Wait before a venue, or until `wake` finds a reason not to; meanwhile it counts as no send, so that other venues' orders
+        are taken."""
         self._actor.desk.sends(-1)
-        self._parked.add(child.child_id)
+        self._parked[child.child_id] = wake
         try:
-            await circuit.wait(child.child_id, self._patience(child) or None)
+            return await waiting
         finally:
-            self._parked.discard(child.child_id)
+            del self._parked[child.child_id]
             self._actor.desk.sends(+1)
+
+    async def _nap(self, child: ChildOrder, seconds: float) -> None:
+        """The pause before another try; it may be as long as a venue's ban."""
+        woken = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await self._park(child, asyncio.wait_for(woken.wait(), seconds), woken.set)
 
     def _leaving(self, child: ChildOrder) -> None:
         """The last look, directly before the bytes leave."""
@@ -437,7 +452,12 @@ class Requests:
     # --- how they are repeated ----------------------------------------------------------------------------------------
 
     def _repeater(
-        self, request: Request, child: ChildOrder, *, may_wait: Callable[[], bool] = lambda: False
+        self,
+        request: Request,
+        child: ChildOrder,
+        *,
+        may_wait: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Repeater:
         desk = self._actor.desk
 
@@ -459,6 +479,7 @@ class Requests:
             may_wait=may_wait,
             failed=partial(self._warn, child),
             escalate=escalate,
+            sleep=sleep,
         )
 
     def _warn(self, child: ChildOrder, error: AdapterError, tries: int) -> None:

@@ -374,3 +374,27 @@ async def test_a_venue_that_is_away_at_the_start_keeps_no_other_from_being_worke
         await system.told("alpha", "canceled")
         assert (await component(replica, "venue alpha"))["status"] == "ok"
         await system.agrees()
+
+
+@pytest.mark.parametrize("trouble", ["bans us", "hangs"])
+async def test_a_venue_whose_orders_wait_holds_up_no_other(
+    redis_url: str, embedded_pubsub: str, tmp_path: Path, trouble: str
+) -> None:
+    async with two_venues(redis_url, embedded_pubsub, tmp_path, market=STEADY) as (system, _):
+        replica = await system.replica(MAX_QUEUED_SENDS="8")
+        alpha = system.control("alpha")
+        if trouble == "bans us":
+            await alpha.fault("rate_limit", status=418, seconds=600, count=None, path="/api/v3/order")
+        else:
+            await alpha.fault("lose_request", seconds=600, count=None, method="POST", path="/api/v3/order")
+        names = [f"waits{number}" for number in range(20)]
+        for name in names:
+            await system.signal(name, price=FAR)
+        for name in names:
+            await system.told(name, "accepted")
+        await system.signal("elsewhere", exchange="beta")
+        await system.told("elsewhere", "filled", 9)
+        assert (await component(replica, "intake"))["status"] == "ok"
+        # What only waits can be withdrawn at once, and not when the venue takes orders again.
+        await system.command(type="order.cancel", signal_id="waits19")
+        await system.told("waits19", "canceled")
