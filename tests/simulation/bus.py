@@ -51,6 +51,8 @@ class SimBus:
         self.faults = Faults()
         self.down_until = 0.0
         self.topics: dict[str, Subscription] = {}
+        self.acknowledged: Callable[[str, bytes], None] = lambda _topic, _data: None
+        """Called with the topic and the data of each message that is acknowledged."""
         self._ids = 0
 
     def topic(self, name: str) -> Subscription:
@@ -141,6 +143,7 @@ class _Settler:
 
     def ack(self, message: IncomingMessage) -> None:
         self._kept.acked = True
+        self._bus.acknowledged(self._topic, self._kept.message.data)
 
     def nack(self, message: IncomingMessage) -> None:
         self._bus._later(0.1, self._topic, self._kept.message_id)

@@ -40,7 +40,7 @@ def records(world: World) -> Records:
         signals=world.signals,
         waiting_events=sum(world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4)),
         deaths=[f"{name} ended by itself: {type(error).__name__}: {error}" for name, error in world.deaths],
-        seen=[*world.seen, *_unforeseen(world)],
+        seen=[*world.watch.seen, *_unforeseen(world)],
         forgotten=world.forgotten,
     )
 

@@ -50,6 +50,8 @@ class SimRedis:
         self.unknown: list[str] = []
         """What was asked over a connection that the model does not know; a run that leaves something here proves nothing."""
         self.calls = 0
+        self.written: Callable[[Sequence[bytes], Sequence[bytes], Reply], None] = lambda _keys, _words, _reply: None
+        """Called with the keys, the arguments and the reply of each script that was run."""
         self._clock = clock
         self._generation = 1
         self._away_until = self._frozen_until = float("-inf")
@@ -102,7 +104,10 @@ class SimRedis:
         return command.run(self.keyspace, *words)
 
     def _script(self, sha: bytes, words: tuple[bytes, ...]) -> Reply:
-        return self._lua.run(sha, int(words[0]), words[1:], self._carry_out)
+        count = int(words[0])
+        reply = self._lua.run(sha, count, words[1:], self._carry_out)
+        self.written(words[1 : count + 1], words[count + 1 :], reply)
+        return reply
 
     # --- what it holds, for who judges a run ----------------------------------------------------------------------------
 

@@ -17,12 +17,9 @@ from typing import Any
 
 import structlog
 
-from adapters.base import VenueOrderStatus
-from adapters.paper.orders import PaperOrder
 from execution.ledger import keys, order_key
 from execution.pubsub import OutgoingMessage
 from schemas import exact_json
-from schemas.terms import Side
 from tests.simulation import oracle
 from tests.simulation.bus import SimBus
 from tests.simulation.loop import REPLICA, SimLoop
@@ -31,6 +28,7 @@ from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
 from tests.simulation.replica import SHARDS, SimReplica
 from tests.simulation.venue import SYMBOL, SimVenue
+from tests.simulation.watch import Watch
 
 EPOCH = 1_800_000_000.0
 LIFE = 60.0
@@ -54,8 +52,6 @@ class World:
     history: list[str] = field(default_factory=list)
     """What befell whom, for people."""
     deaths: list[tuple[str, BaseException]] = field(default_factory=list)
-    seen: list[str] = field(default_factory=list)
-    """What was seen to go wrong while it ran."""
     most: dict[str, Decimal] = field(default_factory=dict)
     """The largest quantity that was ever asked for, by order key."""
     fates: list[tuple[float, float]] = field(default_factory=list)
@@ -66,6 +62,9 @@ class World:
     """Seconds by which replicas' wall clocks are wrong."""
     passed_on: set[str] = field(default_factory=set)
     """Keys of forgotten orders that another replica worked next."""
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self)
 
     def now_ms(self) -> int:
         """Ms since the epoch, by the clock of the replica that asks."""
@@ -99,23 +98,10 @@ class World:
                 found |= lost
         return found
 
-    def taken(self, paper: PaperOrder) -> None:
-        """An order was taken by a venue: all that may trade of its parent must not be more than was ordered."""
-        key = _key_of(paper)
-        family = [one for venue in self.venues.values() for one in venue.orders if _key_of(one) == key]
-        side = next(Side(signal["side"]) for name, signal in self.signals.items() if order_key(name) == key)
-        entries = [one for one in family if one.order.side is side]
-        exits = [one for one in family if one.order.side is not side]
-        held = sum((one.order.quantity - one.rest for one in entries), Decimal(0))
-        for role, orders, most in (("entries", entries, self.most[key]), ("exits", exits, held)):
-            under_way = sum((_may_trade(one) for one in orders), Decimal(0))
-            if under_way > most:
-                self.seen.append(f"at {self.loop.time():.3f} the {role} of {key} may trade {under_way} of {most}")
-
-    def sent_again(self, child_id: str) -> None:
-        key = keys.key_of_child(child_id)
-        if not any(key is not None and key[0] in lost for _, _, lost in self.losses):
-            self.seen.append(f"at {self.loop.time():.3f} {child_id} was sent again although it had been taken")
+    @property
+    def lost(self) -> set[str]:
+        """Keys of orders of which the store has ever lost something."""
+        return {key for _, _, keys_lost in self.losses for key in keys_lost}
 
     # --- replicas -------------------------------------------------------------------------------------------------------
 
@@ -133,17 +119,6 @@ class World:
 
 PATIENCE = 12.0
 """Seconds around a loss in which the death of a replica may leave nobody who knows what was lost."""
-
-
-def _key_of(paper: PaperOrder) -> str:
-    address = keys.key_of_child(paper.order.client_order_id)
-    assert address is not None
-    return address[0]
-
-
-def _may_trade(paper: PaperOrder) -> Decimal:
-    """What has traded, and what still may."""
-    return paper.order.quantity if paper.status is VenueOrderStatus.OPEN else paper.order.quantity - paper.rest
 
 
 @contextmanager
@@ -204,8 +179,10 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
         for name in ("alpha", "beta")[: draw.choice((1, 2))]
     }
     world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues, skews=skews)
+    watch = world.watch
+    bus.acknowledged, world.redis.written = watch.acknowledged, watch.written
     for venue in venues.values():
-        venue.taken, venue.refused_twice = world.taken, world.sent_again
+        venue.taken, venue.refused_twice = watch.taken, watch.sent_again
     markets = [asyncio.create_task(venue.run()) for venue in venues.values()]
     if not calm:
         _weather(world, draw)
