@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import structlog
 
-from adapters.base import AdapterError, Retryable, Unavailable, Unknown
+from adapters.base import AdapterError, CredentialsRefused, Retryable, Unavailable, Unknown
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +96,8 @@ class Circuit:
         """When it opened, by the monotonic clock, until it closes."""
         self.reason = ""
         """The failure that opened it, or kept it open."""
+        self.refused: str | None = None
+        """The venue's word, while it refuses our credentials. That is an answer, and opens nothing; a person has to see to it."""
         self.retry_at = self._asked_at = 0.0
         self._pause = 0.0
         self._opened = 0
@@ -135,12 +137,15 @@ class Circuit:
         try:
             yield
         except Exception as error:
+            if isinstance(error, CredentialsRefused):
+                self.refused = str(error)
             if is_failure(error):
                 self.failed(f"{error}", opened=opened)
             elif is_answer(error):
                 self.succeeded(probe=probe)
             raise
         else:
+            self.refused = None
             self.succeeded(probe=probe)
         finally:
             self._probes -= probe
@@ -285,10 +290,12 @@ class Circuits:
         return {name: circuit.state for name, circuit in self._circuits.items()}
 
     def troubles(self, venue: str) -> list[str]:
-        """The circuits of a venue that are not closed, in words for operators."""
+        """The circuits of a venue that are not closed, or whose requests are refused, in words for operators."""
         found = []
         for endpoint in Endpoint:
             circuit = self._circuits.get((venue, endpoint))
+            if circuit is not None and circuit.refused is not None:
+                found.append(f"{endpoint}: our credentials are refused: {circuit.refused}")
             if circuit is None or circuit.state is State.CLOSED or circuit.since is None:
                 continue
             now = self._monotonic()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from adapters.base import AdapterHealth
+from execution.dead_man import DeadMan
 from execution.health import ComponentHealth
 from execution.leases import ShardLeases
 from execution.outbox import Outbox
@@ -38,6 +39,13 @@ def outbox_health(outbox: Outbox) -> ComponentHealth:
     seconds = int(time.monotonic() - since)
     detail = f"events not published for {seconds} s, {backlog} waiting: {outbox.last_error}"
     return ComponentHealth("outbox", "degraded", detail)
+
+
+def dead_man_health(dead_man: DeadMan) -> ComponentHealth:
+    tripped = dead_man.tripped
+    if not tripped:
+        return ComponentHealth("dead man's switch", "ok", f"{dead_man.armed} pulses watched")
+    return ComponentHealth("dead man's switch", "degraded", "; ".join(tripped))
 
 
 def intake_health(runner: Runner) -> ComponentHealth:

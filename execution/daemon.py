@@ -25,6 +25,7 @@ from execution.adrift import Adrift
 from execution.circuit import Circuits, State
 from execution.commands import Commands
 from execution.component_health import (
+    dead_man_health,
     intake_health,
     outbox_health,
     shards_health,
@@ -650,6 +651,7 @@ class Daemon:
                 shards_health(self._leases, self._runner, self.settings),
                 outbox_health(self._outbox),
                 intake_health(self._runner),
+                dead_man_health(self._dead_man),
             ]
             parts += [subscription_health(name, subscriber) for name, subscriber in self._subscribers.items()]
         for name, adapter in self._adapters.items():

@@ -88,6 +88,16 @@ class DeadMan:
             return None
         return self._pulses.halted(order.strategy_id)
 
+    @property
+    def armed(self) -> int:
+        """How many pulses there are."""
+        return self._pulses.armed
+
+    @property
+    def tripped(self) -> list[str]:
+        """What stands still, and why, in words."""
+        return [pulse.why() for pulse in self._pulses.tripped]
+
     # --- commands -----------------------------------------------------------------------------------------------------
 
     async def beat(self, strategy_id: str | None, source: str | None, timeout: float | None) -> None:

@@ -128,6 +128,11 @@ async def test_a_silent_strategy_is_halted_once_until_a_person_resumes_it(system
         metrics = "".join([await replica.metrics() for replica in system.replicas])
         assert metrics.count("execution_deadman_trips_total 1.0") == 1
         assert metrics.count("execution_pulses_tripped 1.0") == 2
+        report = await system.replicas[0].health()
+        assert report is not None
+        (part,) = [one for one in report["components"] if one["name"] == "dead man's switch"]
+        assert part["status"] == "degraded"
+        assert "strategy dead was silent" in part["detail"]
 
         # A replica that starts now, and no other is left, knows of it.
         await system.replica()

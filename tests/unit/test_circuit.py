@@ -12,6 +12,7 @@ from adapters.base import (
     AdapterError,
     AdapterHealth,
     ClockSkew,
+    CredentialsRefused,
     OrderUnknown,
     PostOnlyRejected,
     RateLimited,
@@ -332,4 +333,19 @@ def test_operators_are_told(clock: Clock) -> None:
     clock.now += 1
     assert "being probed" in circuits.troubles("alpha")[0]
     meet(circuits.of("alpha", Endpoint.ORDERS), None, None)
+    assert circuits.troubles("alpha") == []
+
+
+def test_refused_credentials_are_told_until_they_are_taken_again(clock: Clock) -> None:
+    circuits = Circuits(monotonic=clock)
+    circuit = circuits.of("alpha", Endpoint.ORDERS)
+    with pytest.raises(CredentialsRefused), circuit.passage():
+        raise CredentialsRefused("invalid key")
+    assert circuits.troubles("alpha") == ["orders: our credentials are refused: invalid key"]
+    assert circuit.admits
+    with pytest.raises(Unavailable), circuit.passage():
+        raise Unavailable("gone")
+    assert circuits.troubles("alpha") != [], "nobody said that they are good"
+    with circuit.passage():
+        pass
     assert circuits.troubles("alpha") == []
