@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _event = msgspec.json.Decoder(OrderEvent)
 
 
-def records(world: World) -> Records:
-    """Everybody's records as they are now."""
+def records(world: World, *, at_the_end: bool = False) -> Records:
+    """Everybody's records as they are now; `at_the_end`: with what was seen to go wrong meanwhile."""
     return Records(
         venues={
             venue.name: [
@@ -40,7 +40,7 @@ def records(world: World) -> Records:
         signals=world.signals,
         waiting_events=sum(world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4)),
         deaths=[f"{name} ended by itself: {type(error).__name__}: {error}" for name, error in world.deaths],
-        seen=[*world.watch.seen, *_unforeseen(world)],
+        seen=[*world.watch.seen, *_unforeseen(world)] if at_the_end else (),
         forgotten=world.forgotten,
     )
 

@@ -137,6 +137,8 @@ def virtual_clock(loop: SimLoop, skews: Mapping[str, float]) -> Iterator[None]:
 def simulate(seed: int, *, calm: bool = False) -> oracle.Verdict:
     """Run a seed to its end and judge it. The same seed gives the same run."""
     structlog.configure(processors=[_silence])
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was imported need not be looked through when the dead are buried
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     random.seed(seed)  # what the service draws by itself (jitter) repeats too
     loop = SimLoop()
@@ -202,7 +204,8 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
         if oracle.settled(records(world)):
             break
     verdict = oracle.judge(
-        records(world), oracle.Verdict(seed, history=world.history, steps=loop.steps, virtual_seconds=loop.time())
+        records(world, at_the_end=True),
+        oracle.Verdict(seed, history=world.history, steps=loop.steps, virtual_seconds=loop.time()),
     )
     for replica in world.replicas:
         replica.kill()
