@@ -130,10 +130,16 @@ class Stream:
     async def _subscribe(self) -> tuple[Any, None]:
         exchange = self._exchange
         client = exchange.client(exchange.urls["api"]["ws"]["ws-api"]["spot"])
+        subscribing = asyncio.ensure_future(exchange.ensure_user_data_stream_ws_subscribe_signature("spot"))
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await exchange.ensure_user_data_stream_ws_subscribe_signature("spot")
+                await asyncio.sleep(0)
+                for future in client.futures.values():
+                    # ccxt fails one for whoever else subscribes, too: nobody does, and asyncio would log it with its stack.
+                    future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+                await subscribing
         except BaseException:
+            subscribing.cancel()
             await self._forget(client)
             raise
         return client, None
