@@ -33,8 +33,6 @@ SHARDS = 8
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
 PRICES = {"BTC/USDT": Decimal(50_000), "ETH/USDT": Decimal(3_000)}
 LIVELY = MarketConfig(volatility=1.0, trades=4.0, permanent_impact=0.0)
-_OF_CCXT = "Future exception was never retrieved"
-"""Said of a connection of ccxt's that failed while nobody waited for it: of no consequence."""
 PATIENCE = 60.0
 """Seconds for whatever has to come about by itself, on a machine with other work."""
 
@@ -353,7 +351,7 @@ class World:
         found = []
         for replica in self.system.replicas:
             for line in replica.log.read_text(errors="replace").splitlines():
-                if ('"stack_trace"' in line or "Traceback" in line) and _OF_CCXT not in line:
+                if '"stack_trace"' in line or "Traceback" in line:
                     with contextlib.suppress(ValueError):
                         said = json.loads(line)
                         line = f"{said['message']}: {said['stack_trace'].strip().splitlines()[-1]}"
