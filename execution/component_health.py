@@ -63,7 +63,7 @@ def subscription_health(setting: str, subscriber: Subscriber | LibrarySubscriber
 
 
 def venue_health(name: str, health: AdapterHealth, unwatched: int, troubles: Sequence[str] = ()) -> ComponentHealth:
-    """`unwatched`: open orders there that the ledger does not know; `troubles`: its circuits that are open, in words."""
+    """`unwatched`: open orders there, under ids of ours, that nobody works; `troubles`: what else is wrong, in words."""
     component, now = f"venue {name}", time.time() * 1000
     if not health.ready:
         return ComponentHealth(component, "down", health.last_error or "not started yet")
@@ -75,5 +75,5 @@ def venue_health(name: str, health: AdapterHealth, unwatched: int, troubles: Seq
     if health.stream_supported and not health.stream_up:
         return ComponentHealth(component, "degraded", f"stream down, polling: {health.last_error}")
     if unwatched:
-        return ComponentHealth(component, "degraded", f"{unwatched} open orders there are not in the ledger")
+        return ComponentHealth(component, "degraded", f"{unwatched} open orders of ours there are worked by nobody")
     return ComponentHealth(component, "ok", f"{health.queued} requests waiting")

@@ -20,6 +20,7 @@ from adapters.base import (
     DuplicateClientOrderId,
     MarketSink,
     OrderUnknown,
+    Position,
     Rejected,
     Retryable,
     Unknown,
@@ -54,6 +55,10 @@ class Held:
             status=self.status,
             quantity=self.order.quantity,
             filled=self.filled,
+            price=self.order.price,
+            side=self.order.side,
+            order_type=self.order.order_type,
+            stop_price=self.order.stop_price,
             fills=tuple(self.fills) if with_fills else (),
         )
 
@@ -191,6 +196,9 @@ class ScriptedVenue:
             sink.on_trades(self.name, RULES.symbol, [trade])
 
     async def balances(self) -> list[Balance]:
+        return []
+
+    async def positions(self) -> list[Position]:
         return []
 
     async def run_stream(self, sink: UpdateSink) -> None:
