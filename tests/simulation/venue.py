@@ -70,6 +70,8 @@ class Faults:
     update_twice: float = 0.0
     update_late: float = 0.0
     book_gap: float = 0.0
+    book_empty: float = 0.0
+    """A book of which one side, or both, are empty."""
 
 
 class SimVenue:
@@ -81,6 +83,10 @@ class SimVenue:
         self.name = name
         self.faults = Faults()
         self.down_until = 0.0
+        self.banned_until = 0.0
+        """Until then every request is answered with a ban."""
+        self.silent_until = 0.0
+        """Until then the market's streams say nothing, and do not say so."""
         self.orders: list[PaperOrder] = []
         """Every order that was ever taken, in order."""
         self.adapters: list[SimAdapter] = []
@@ -125,7 +131,9 @@ class SimVenue:
                     )
                 ]
                 self.publish(self.matcher.on_trades(trades, now))
-            if self.up:
+            if draw.random() < self.faults.book_empty:
+                book = _emptied(book, draw)
+            if self.up and self.monotonic() >= self.silent_until:
                 for adapter in list(self.adapters):
                     adapter.market(book, trades)
 
@@ -164,6 +172,11 @@ class SimVenue:
             told = paper.told()
             for adapter in list(self.adapters):
                 adapter.update(told, fill)
+
+
+def _emptied(book: OrderBook, draw: random.Random) -> OrderBook:
+    bids, asks = draw.choice((((), book.asks), (book.bids, ()), ((), ())))
+    return OrderBook(symbol=book.symbol, bids=bids, asks=asks, received_at=book.received_at)
 
 
 class SimAdapter:
@@ -218,6 +231,7 @@ class SimAdapter:
         await asyncio.sleep(draw.uniform(0, 0.003))
         if not venue.up:
             raise Unavailable("the venue is down")
+        self._banned()
         if before_send is not None:
             before_send()
         built = venue.now_ms() + int((self._skew() - self._known_skew) * 1000)
@@ -295,6 +309,7 @@ class SimAdapter:
         await asyncio.sleep(self._delay())
         if not self._venue.up:
             raise Unavailable("the venue is down")
+        self._banned()
         roll = draw.random()
         if roll < faults.busy:
             raise Retryable("busy")
@@ -307,6 +322,11 @@ class SimAdapter:
             raise Unknown("the answer was lost")
         await asyncio.sleep(draw.uniform(0.001, 0.02))
         return answer
+
+    def _banned(self) -> None:
+        if self._venue.monotonic() < self._venue.banned_until:
+            rest = self._venue.banned_until - self._venue.monotonic()
+            raise RateLimited("banned", until=self._venue.now_ms() + int(rest * 1000))
 
     def _delay(self) -> float:
         draw, faults = self._random, self._venue.faults

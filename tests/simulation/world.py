@@ -323,7 +323,7 @@ def _weather(world: World, draw: random.Random) -> None:
         faults.rejected, faults.busy, faults.rate_limited = chance(0.05), chance(0.1), chance(0.05)
         faults.not_found = chance(0.5)
         faults.update_lost, faults.update_twice, faults.update_late = chance(0.3), chance(0.3), chance(0.3)
-        faults.book_gap = chance(0.02)
+        faults.book_gap, faults.book_empty = chance(0.02), chance(0.1)
     world.store_faults = StoreFaults(
         request_lost=chance(0.01),
         reply_lost=chance(0.01),
@@ -338,7 +338,9 @@ async def _fates(world: World, draw: random.Random) -> None:
     while True:
         await asyncio.sleep(draw.expovariate(1 / 7))
         living = world.living
-        fate = draw.choice(("kill", "kill", "freeze", "restart", "forget", "store", "bus", "venue", "clock", "more"))
+        fate = draw.choice(
+            ("kill", "kill", "freeze", "restart", "forget", "store", "bus", "venue", "ban", "silence", "clock", "more")
+        )
         if fate == "kill" and living:
             victim = draw.choice(living)
             steps = draw.randint(0, 400)
@@ -373,6 +375,14 @@ async def _fates(world: World, draw: random.Random) -> None:
             venue = draw.choice(sorted(world.venues))
             world.venues[venue].down_until = world.loop.time() + draw.uniform(0.5, 10)
             world.note(f"{venue} is away")
+        elif fate == "ban":
+            venue = draw.choice(sorted(world.venues))
+            world.venues[venue].banned_until = world.loop.time() + draw.uniform(1, 15)
+            world.note(f"{venue} bans everybody")
+        elif fate == "silence":
+            venue = draw.choice(sorted(world.venues))
+            world.venues[venue].silent_until = world.loop.time() + draw.uniform(1, 15)
+            world.note(f"{venue}'s market is silent")
         elif fate == "clock" and living:
             victim = draw.choice(living)
             jump = draw.uniform(-4, 4)
@@ -433,6 +443,6 @@ def _calm(world: World) -> None:
             replica.store.faults = world.store_faults
     for venue in world.venues.values():
         venue.faults.__init__()  # type: ignore[misc]
-        venue.down_until = 0.0
+        venue.down_until = venue.banned_until = venue.silent_until = 0.0
     if not world.living:
         world.start_replica()
