@@ -258,18 +258,23 @@ async def spoil_venue(world: World, draw: random.Random) -> bool:
     async with world.claim(name) as free:
         if free:
             seconds, control = draw.uniform(2, 3 * LEASE), world.system.control(name)
-            chosen = draw.sample(SPOILED, draw.randint(2, 5))
+            chosen = [draw.choice(UNANSWERED), *draw.sample(SPOILED, draw.randint(1, 4))]
             world.note(f"{name} answers badly for {seconds:.1f} s: {', '.join(str(fault['kind']) for fault in chosen)}")
             for fault in chosen:
-                await control.fault(**fault, count=None, probability=draw.choice((0.1, 0.4)))  # type: ignore[arg-type]
+                await control.fault(**fault, count=None, probability=draw.choice((0.2, 0.5)))  # type: ignore[arg-type]
             await asyncio.sleep(seconds)
             await control.clear()
     return free
 
 
-SPOILED: tuple[dict[str, object], ...] = (
+UNANSWERED: tuple[dict[str, object], ...] = (
     {"kind": "lose_answer", "method": "POST", "path": "/api/v3/order"},
     {"kind": "lose_request", "method": "POST", "path": "/api/v3/order"},
+    {"kind": "http_error", "status": 503, "when": "after", "method": "POST", "path": "/api/v3/order"},
+)
+"""After these nobody knows whether an order is there."""
+SPOILED: tuple[dict[str, object], ...] = (
+    *UNANSWERED,
     {"kind": "lose_answer", "method": "DELETE", "path": "/api/v3/order"},
     {"kind": "http_error", "status": 503, "when": "after", "path": "/api/v3/order"},
     {"kind": "http_error", "status": 503, "when": "before"},

@@ -65,7 +65,7 @@ async def run(
     strikes = schedule(seed, seconds, between)
     async with World(folder, replicas=count) as world:
         await world.start()
-        trading = asyncio.create_task(trade(world, draw, seconds * 0.8, draw.randint(17, 40)))
+        trading = asyncio.create_task(trade(world, draw, seconds * 0.8, draw.randint(17, 40), int(seconds / 2)))
         struck = await asyncio.gather(*(_strike(world, strike) for strike in strikes))
         await trading
         world.note("calm")

@@ -17,30 +17,30 @@ KINDS = (
 _BPS = Decimal("0.0001")
 
 
-async def trade(world: World, draw: random.Random, seconds: float, count: int) -> None:
-    """Publish signals and commands for so many seconds; some of them twice."""
+async def trade(world: World, draw: random.Random, seconds: float, count: int, longest: int = 15) -> None:
+    """Publish so many signals, and commands, over so many seconds; some of them twice. `longest`: seconds that an order is worked."""
     for number in range(count):
         await asyncio.sleep(draw.expovariate(count / seconds))
         name = f"s{number}"
-        await world.signal(name, **signal(world, draw, KINDS[number % len(KINDS)]))
+        await world.signal(name, **signal(world, draw, KINDS[number % len(KINDS)], longest))
         if draw.random() < 0.15:
             await world.publish("approved-signals", world.signals[name])
         if draw.random() < 0.25:
             await world.command(**command(world, draw))
 
 
-def signal(world: World, draw: random.Random, kind: str) -> dict[str, Any]:
+def signal(world: World, draw: random.Random, kind: str, longest: int) -> dict[str, Any]:
     """A signal of a kind, without its id. It ends by itself, except for a bracket's exits."""
     symbol, side = draw.choice(SYMBOLS), draw.choice(("buy", "sell"))
     price, up = PRICES[symbol], 1 if side == "buy" else -1
     quantity = (Decimal(draw.randint(500, 20_000)) / price).quantize(Decimal("0.0001"))
-    seconds = draw.randint(4, 15)
+    seconds = draw.randint(3, longest)
     fields: dict[str, Any] = {
         "exchange": draw.choice(world.venue_names),
         "symbol": symbol,
         "side": side,
         "quantity": quantity,
-        "expires_at": int(time.time() * 1000) + 1000 * (seconds + draw.randint(2, 10)),
+        "expires_at": int(time.time() * 1000) + 1000 * (seconds + draw.randint(2, 6)),
     }
     near = _at(price, draw.randint(-6, 6))
     worked = {"duration_seconds": seconds, "style": draw.choice(("passive", "aggressive", "adaptive"))}
