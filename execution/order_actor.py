@@ -265,12 +265,18 @@ class OrderActor:
             self.desk.metrics.first_sent(child.venue, self.desk.monotonic() - arrival.received_at, since_publish)
 
     async def quiesce(self, seconds: float) -> None:
-        """Stop deciding; wait for requests under way, as long as given, and commit what they brought."""
+        """Stop deciding; let what is committed leave, wait for requests under way, as long as given, and commit what they brought.
+
+        A child that is committed and never leaves would keep the next owner waiting until its request can no longer be executed:
+        nobody else knows that it did not leave.
+        """
         self.closing = True
         self._stop_timer()
+        deadline = self.desk.monotonic() + seconds
         await self._requests.settle(seconds)
         while self._running is not None:
             await asyncio.wait([self._running])
+            await self._requests.settle(max(deadline - self.desk.monotonic(), 0.0))
         self.drop()
 
     def drop(self) -> None:

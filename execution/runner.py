@@ -83,6 +83,8 @@ class Runner:
         self._gate = WireGate()
         self._leases: dict[int, Lease] = {}
         self._accepting: dict[int, int] = {}
+        self._finishing: dict[int, Lease] = {}
+        """Of shards that are handed over: what is being accepted under these leases is still ours to send."""
         self._actors: dict[str, OrderActor] = {}
         self._closed: OrderedDict[str, tuple[float, OrderActor]] = OrderedDict()
         self._loading: dict[str, asyncio.Task[OrderActor | None]] = {}
@@ -227,7 +229,8 @@ class Runner:
             raise
         if isinstance(outcome, Accepted):
             self._committed(lease.shard)
-        if isinstance(outcome, Accepted) and self._leases.get(lease.shard) is lease:
+        held = self._leases.get(lease.shard) or self._finishing.get(lease.shard)
+        if isinstance(outcome, Accepted) and held is lease:
             self._actors[key] = actor
             self._consider_room()
             actor.begun()
@@ -413,6 +416,7 @@ class Runner:
     def forget(self, shard: int) -> None:
         """The shard's lease is lost: whatever it holds is somebody else's."""
         self._leases.pop(shard, None)
+        self._finishing.pop(shard, None)
         for actor in self._of(shard):
             actor.drop()
             self._actors.pop(actor.key, None)
@@ -422,11 +426,13 @@ class Runner:
 
     async def hand_over(self, shards: set[int], seconds: float) -> None:
         """Stop working shards that are about to be released: finish what is under way, then forget them."""
-        for shard in shards:
-            self._leases.pop(shard, None)
+        for shard in shards & self._leases.keys():
+            self._finishing[shard] = self._leases.pop(shard)
         deadline = self._monotonic() + seconds
         while any(map(self._accepting.get, shards)) and self._monotonic() < deadline:
             await asyncio.sleep(0.005)
+        for shard in shards:
+            self._finishing.pop(shard, None)
         actors = [actor for shard in shards for actor in self._of(shard)]
         await asyncio.gather(*(actor.quiesce(max(deadline - self._monotonic(), 0.1)) for actor in actors))
         for shard in shards:

@@ -104,7 +104,7 @@ class Requests:
     def _tend_pending(self, child: ChildOrder) -> None:
         if child.child_id in self._parked and self._why_not(child) is not None:
             self._parked[child.child_id]()
-        if ("send", child.child_id) in self._tasks or self._actor.closing or self._actor.mail_waits:
+        if ("send", child.child_id) in self._tasks or self._actor.mail_waits:
             return  # its answer may be what waits to be booked
         if child.sends == 0 or child.child_id in self._may_resend:
             self._may_resend.discard(child.child_id)
@@ -175,10 +175,13 @@ class Requests:
             while not actor.lease.valid:
                 await asyncio.sleep(0.05)
             refusal = self._why_not(child)
-            if refusal is not None or actor.closing:
+            if refusal is not None:
                 raise _Withheld(refusal)
             # What protects a position is not kept back: it probes.
-            if not circuit.admits and child.role is not Role.EXIT:
+            kept_back = not circuit.admits and child.role is not Role.EXIT
+            if actor.closing and (kept_back or not (turns.free or child.role is Role.EXIT)):
+                raise _Withheld(None)  # it would have to wait: that is left to the next owner
+            if kept_back:
                 if circuit.state is State.OPEN and not self._may_wait(child):
                     raise _Withheld(f"{child.venue} cannot be sent orders: {circuit.reason}")
                 waiting = circuit.wait(child.child_id, self._patience(child) or None)
@@ -252,7 +255,7 @@ class Requests:
     def _leaving(self, child: ChildOrder) -> None:
         """The last look, directly before the bytes leave."""
         actor = self._actor
-        if actor.closing or not actor.lease.valid or self._why_not(child) is not None:
+        if not actor.lease.valid or self._why_not(child) is not None:
             raise _NotSent
         if child.role is not Role.EXIT and self._circuit(child, Endpoint.ORDERS).state is State.OPEN:
             raise _NotSent  # it opened while this one waited for its turn
