@@ -16,7 +16,7 @@ from typing import Any
 from adapters.base import Adapter, AdapterError, OrderUnknown, VenueOrder
 from execution.ledger import LedgerReader, LoadedOrder, keys
 from execution.store import STORE_ERRORS, Store
-from schemas.order import ChildOrder, Role
+from schemas.order import ChildOrder, ParentOrder, Role
 
 LOOKS = 1.0
 """Seconds between two looks."""
@@ -38,6 +38,11 @@ class Beats:
     def __init__(self, now: float) -> None:
         self._known: dict[str, bytes] = {}
         self._since = now
+
+    @property
+    def ever(self) -> bool:
+        """Whether there was any."""
+        return bool(self._known)
 
     def seen(self, beats: Mapping[str, bytes], now: float) -> bool:
         """Take in the heartbeats that there are; whether one is new."""
@@ -70,7 +75,7 @@ class Watchdog:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`venues` make an adapter each, by name; `timeout` in seconds. `every_order`: also those that are not ours.
-        `keep_exits`: not those that the ledger knows as exits of a bracket. `without_store`: a store that does not answer
+        `keep_exits`: not those that the ledger knows to protect a position. `without_store`: a store that does not answer
         counts as silence."""
         self._store = store
         self._venues = venues
@@ -129,7 +134,9 @@ class Watchdog:
             except STORE_ERRORS as error:
                 self._lost_store(error)
                 return
-            if not live and not self.tripped:
+            if live is None:
+                self._report("ledger_lost", {})
+            elif not live and not self.tripped:
                 return  # nobody is needed
             if await self._listen():
                 return
@@ -177,12 +184,13 @@ class Watchdog:
                 found[name.decode()] = beat
         return found
 
-    async def _live(self) -> list[LoadedOrder]:
+    async def _live(self) -> list[LoadedOrder] | None:
+        """The orders that have not ended; None: there was a ledger here and now there is none, so only the venues can say."""
         reader = LedgerReader(self._store)
         try:
             await reader.open()
         except LookupError:
-            return []
+            return None if self._beats.ever else []
         return await reader.live()
 
     # --- the venues -----------------------------------------------------------------------------------------------------
@@ -199,12 +207,18 @@ class Watchdog:
     async def _clear(self, name: str, live: list[LoadedOrder] | None) -> int:
         """Cancel what is to go at a venue; returns how much may be left."""
         children = [child for order in live or () for child in order.children if child.venue == name]
+        kept = {
+            child.child_id
+            for order in live or ()
+            for child in order.children
+            if self._keep_exits and _protects(order.parent, child)
+        }
         canceled, left = 0, 0
         try:
             async with self._started(name) as adapter:
                 for number in range(PASSES):
                     await asyncio.sleep(number)
-                    chosen = self._chosen(await self._open(adapter, children), children)
+                    chosen = self._chosen(await self._open(adapter, children), children, kept)
                     left = len(chosen)
                     if not chosen or not self._still_silent():
                         break
@@ -226,14 +240,14 @@ class Watchdog:
             # Some venues list orders only by symbol.
             return [order for symbol in symbols for order in await adapter.open_orders(symbol)]
 
-    def _chosen(self, orders: list[VenueOrder], children: list[ChildOrder]) -> list[VenueOrder]:
+    def _chosen(self, orders: list[VenueOrder], children: list[ChildOrder], kept: set[str]) -> list[VenueOrder]:
         """Those that are to go: ours by their client order id or by the ledger, or all of them."""
         by_id = {child.child_id: child for child in children}
         by_venue_id = {child.venue_order_id: child for child in children if child.venue_order_id is not None}
         chosen = []
         for order in orders:
             child = by_id.get(order.client_order_id or "") or by_venue_id.get(order.venue_order_id or "")
-            if self._keep_exits and child is not None and child.role is Role.EXIT:
+            if child is not None and child.child_id in kept:
                 continue
             if self._every_order or child is not None or keys.key_of_child(order.client_order_id) is not None:
                 chosen.append(order)
@@ -268,3 +282,8 @@ class Watchdog:
     def _still_silent(self) -> bool:
         """Whether still no replica has come back; that the store is lost on the way changes nothing."""
         return self._unreachable or self._beats.silent(self._monotonic()) > self._timeout
+
+
+def _protects(parent: ParentOrder, child: ChildOrder) -> bool:
+    """Whether a child only protects a position: an exit of a bracket, or a stop that can only reduce."""
+    return child.role is Role.EXIT or (parent.reduce_only and parent.order_type.has_trigger)

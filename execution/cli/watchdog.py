@@ -34,7 +34,8 @@ def watchdog(
         bool, typer.Option("--all", help="Cancel every open order of the accounts, not only the service's own.")
     ] = False,
     keep_exits: Annotated[
-        bool, typer.Option("--keep-exits", help="Leave exits of brackets that the ledger knows at the venues.")
+        bool,
+        typer.Option("--keep-exits", help="Leave exits of brackets and reduce-only stops that the ledger knows."),
     ] = False,
     cancel_without_store: Annotated[
         bool, typer.Option("--cancel-without-store", help="Count a Redis that does not answer as silence.")

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from adapters.base import ApprovedOrder, Unavailable, VenueOrder, VenueOrderStatus
@@ -22,7 +23,7 @@ from schemas import exact_json
 from schemas.terms import OrderType, Side
 from tests.console import Console
 from tests.replica import Replica, until
-from tests.scripted_venue import ScriptedVenue
+from tests.scripted_venue import RULES, ScriptedVenue
 from tests.system import System, venue
 
 
@@ -150,6 +151,37 @@ async def test_policies(store: Store, alpha: Listing, left: None, option: str) -
     watched = Watched(store, alpha, **{option: True})
     await watched.pass_time(65)
     assert alpha.open == ([] if option == "every_order" else [*exits, "somebody-else"])
+
+
+async def test_stops_that_only_reduce_are_exits_too(store: Store) -> None:
+    swap = Listing()
+    rules = msgspec.structs.replace(RULES, contract=True, native=(OrderType.MARKET, OrderType.LIMIT, OrderType.STOP))
+    swap.rules = lambda symbol: rules if symbol == rules.symbol else None  # type: ignore[method-assign]
+    replica = await Replica(store, {"alpha": swap}).start()
+    await replica.signal("entry")
+    stop = {"order_type": "stop", "side": "sell", "stop_price": 90, "price": None, "reduce_only": True}
+    await replica.signal("stop", **stop)
+    await until(lambda: len(swap.open) == 2)
+    await replica.die()
+    watched = Watched(store, swap, keep_exits=True)
+    await watched.pass_time(65)
+    assert [swap.orders[name].order.side for name in swap.open] == [Side.SELL]
+
+
+async def test_a_store_that_lost_the_ledger_leaves_it_to_the_venues(store: Store, alpha: Listing, left: None) -> None:
+    watched = Watched(store, alpha)
+    await watched.pass_time(2, beats=True)
+    await store.call("FLUSHALL")
+    said = await watched.pass_time(65)
+    assert "ledger_lost" in said
+    assert alpha.open == ["somebody-else"]
+
+
+async def test_a_store_that_never_had_one_is_no_reason(store: Store, alpha: Listing, left: None) -> None:
+    await store.call("FLUSHALL")
+    watched = Watched(store, alpha)
+    assert await watched.pass_time(200) == []
+    assert len(alpha.open) > 1
 
 
 async def test_nothing_goes_while_a_replica_beats_or_hands_over(store: Store, alpha: Listing, left: None) -> None:
