@@ -25,31 +25,29 @@ PAUSE = 0.5
 """Seconds between two reads of a venue."""
 
 
-async def search(actor: OrderActor, inherited_until: int) -> None:
+async def search(actor: OrderActor) -> None:
     """Adopt what the venues have of an order and the ledger has not.
-
-    `inherited_until`: ms since the epoch until which the previous owner may have sent requests.
 
     Raises:
         Fenced: another replica owns the order now.
     """
     first = max((child.number for child in actor.state.children), default=0) + 1
-    await asyncio.gather(*(_search(actor, venue, first, inherited_until) for venue in actor.state.parent.routes))
+    await asyncio.gather(*(_search(actor, venue, first) for venue in actor.state.parent.routes))
 
 
-async def _search(actor: OrderActor, venue: str, first: int, inherited_until: int) -> None:
+async def _search(actor: OrderActor, venue: str, first: int) -> None:
     desk = actor.desk
-    final_at = inherited_until + (desk.adapters[venue].request_ttl_ms or NO_EXPIRY_MS) + EXPIRY_MARGIN_MS
+    expiry_ms = (desk.adapters[venue].request_ttl_ms or NO_EXPIRY_MS) + EXPIRY_MARGIN_MS
     agreeing = 0
     while True:
-        asked_at = desk.now()
+        asked_at = desk.monotonic()
         try:
             found = await _look(actor, venue, first)
         except AdapterError as error:
             actor.log.warning("a venue was asked in vain for lost orders", venue=venue, error=str(error))
             await asyncio.sleep(2 * PAUSE)
             continue
-        agreeing = agreeing + 1 if asked_at > final_at and not found else 0
+        agreeing = agreeing + 1 if asked_at > actor.lease.quiet_from + expiry_ms / 1000 and not found else 0
         if agreeing >= AGREEING_READS:
             return
         await asyncio.sleep(PAUSE)

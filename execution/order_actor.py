@@ -176,19 +176,16 @@ class OrderActor:
         """Ask the venue for a child; nothing new is decided until it has answered."""
         return self._requests.refresh(child)
 
-    def search(self, inherited_until: int) -> asyncio.Task[None]:
-        """Ask the venues for children that the ledger may have lost; nothing new is decided until they are found.
-
-        `inherited_until`: ms since the epoch until which the previous owner may have sent requests.
-        """
+    def search(self) -> asyncio.Task[None]:
+        """Ask the venues for children that the ledger may have lost; nothing new is decided until they are found."""
         assert self._searching is None
-        self._searching = asyncio.get_running_loop().create_task(self._search(inherited_until))
+        self._searching = asyncio.get_running_loop().create_task(self._search())
         return self._searching
 
-    async def _search(self, inherited_until: int) -> None:
+    async def _search(self) -> None:
         while True:
             try:
-                await search(self, inherited_until)
+                await search(self)
             except Fenced:
                 return
             except Exception:

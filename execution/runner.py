@@ -346,6 +346,7 @@ class Runner:
             self._metrics.internal_error(type(error).__name__)
         # What it was about to send may have left until now, and not only until the lease was inherited.
         actor.lease.inherited_until = max(actor.lease.inherited_until, self._now())
+        actor.lease.quiet_from = max(actor.lease.quiet_from, self._monotonic())
         if actor.key not in self._reloading:
             self._reloading.add(actor.key)
             self._spawn(self._reload(actor))
@@ -393,7 +394,7 @@ class Runner:
             if not under_way:
                 actor.lease.suspect = False
 
-        actor.search(actor.lease.inherited_until).add_done_callback(done)
+        actor.search().add_done_callback(done)
 
     async def _find_each(self, unread: Iterator[str]) -> None:
         for key in unread:
@@ -467,10 +468,6 @@ class Runner:
         if self._may_be_ended(fill.client_order_id):
             self._spawn(self._book_late(fill))
         return True
-
-    def knows(self, venue: str, order: VenueOrder) -> bool:
-        """Whether an order at a venue is one of those at hand, by whichever of its ids."""
-        return self._addressed(venue, order.client_order_id, order.venue_order_id) is not None
 
     def _addressed(self, venue: str, client_order_id: str | None, venue_order_id: str | None) -> OrderActor | None:
         address = keys.key_of_child(client_order_id)

@@ -79,6 +79,8 @@ class Requests:
         self._parked: dict[str, Callable[[], None]] = {}
         """Children whose request waits before its venue, and what ends the wait."""
         self._left_at: dict[str, int] = {}
+        self._sent_at: dict[str, float] = {}
+        """When the last request to place a child left here, on the monotonic clock."""
         """When a request to place left, in ms, until it was answered."""
 
     @property
@@ -265,6 +267,7 @@ class Requests:
         actor.desk.metrics.child_sent(child.venue, now - child.created_at)
         actor.state.timed("decision_to_send", now - child.created_at)
         self._left_at[child.child_id] = now
+        self._sent_at[child.child_id] = actor.desk.monotonic()
         actor.leaving(child, now)
 
     def _why_not(self, child: ChildOrder) -> str | None:
@@ -306,7 +309,9 @@ class Requests:
         """Ask for an unknown create until the venue has it, or certainly will not."""
         actor, desk = self._actor, self._actor.desk
         ttl = actor.adapter(child).request_ttl_ms
-        final_at = max(child.valid_until, child.created_at + (ttl or NO_EXPIRY_MS)) + EXPIRY_MARGIN_MS
+        # By the monotonic clock: the other may have jumped since the request left, here or at the last owner.
+        sent_at = self._sent_at.get(child.child_id, actor.lease.quiet_from)
+        final_at = sent_at + ((ttl or NO_EXPIRY_MS) + EXPIRY_MARGIN_MS) / 1000
         absent = 0
 
         async def look() -> bool:
@@ -318,7 +323,7 @@ class Requests:
                 desk.metrics.unknown_resolved(child.venue, found=True)
                 await actor.booked(partial(actor.state.venue_order, child, told))
                 return True
-            if desk.now() > final_at and child.child_id not in self._proven:
+            if desk.monotonic() > final_at and child.child_id not in self._proven:
                 absent += 1
                 if absent >= AGREEING_READS:
                     desk.metrics.unknown_resolved(child.venue, found=False)

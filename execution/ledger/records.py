@@ -43,6 +43,8 @@ class Lease(msgspec.Struct):
     valid_until: float
     inherited_until: int
     """Ms since the epoch, the store's clock: until then the previous owner may have sent requests."""
+    quiet_from: float = 0.0
+    """The same moment on our monotonic clock, which does not jump, or later."""
     suspect: bool = False
     """Whether the store was restarted or failed over since an owner last confirmed the shard as whole: what the last owner wrote
     at the end may be missing, though it acted on it."""

@@ -205,11 +205,10 @@ def inherited_wait() -> None:
     async def at_once(self: Ledger, *args: Any, **fields: Any) -> Any:
         lease = await acquire(self, *args, **fields)
         if lease is not None:
-            lease.inherited_until = 0
+            lease.quiet_from = 0.0
         return lease
 
     _set(Ledger, "acquire", at_once)
-    expiry_wait()
 
 
 def _greedy() -> None:

@@ -132,7 +132,7 @@ class SimReplica:
             runner, ledger, metrics, dead_letter, histories, instance=self.name, wake_outbox=outbox.wake
         )
         reconciler = Reconciler(
-            runner, ledger, adapters, metrics, poll_interval=1.0, reconcile_interval=10.0, cancel_unknown=False
+            runner, ledger, adapters, metrics, poll_interval=1.0, reconcile_interval=10.0, cancel_unknown=True
         )
 
         async def acquired(lease: Lease) -> None:
