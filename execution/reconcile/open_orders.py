@@ -74,7 +74,13 @@ class OpenOrders:
                 listed += await self._reads.open_orders(venue, symbol)
         report.open_orders, report.compared = len(listed), len(watched)
         ids = {order.client_order_id for order in listed} | {order.venue_order_id for order in listed}
-        for order in listed:
+        by_venue_id = {child.venue_order_id for _, child in watched}
+        ours = [
+            order
+            for order in listed
+            if order.venue_order_id in by_venue_id or keys.key_of_child(order.client_order_id) is not None
+        ]
+        for order in ours:
             self._runner.on_order(venue, order)
         missing: list[tuple[ChildOrder, asyncio.Task[None]]] = []
         for actor, child in watched:
@@ -82,7 +88,10 @@ class OpenOrders:
             if unlisted and child.state is ChildState.OPEN and child.updated_at < before - RECENT_MS:
                 missing.append((child, actor.refresh(child)))
         if full:
-            await self._strangers(venue, listed, report)
+            await self._unworked(venue, ours, report)
+            if self._runner.lease_of(keys.order_key(f"venue\0{venue}")) is not None:
+                report.foreign_orders = len(listed) - len(ours)
+                self._metrics.foreign_orders(venue, report.foreign_orders)
         if missing:
             await asyncio.wait([task for _, task in missing], timeout=ANSWER_SECONDS if full else 0.0)
             report.ended = sum(child.state.terminal for child, _ in missing)
@@ -95,13 +104,9 @@ class OpenOrders:
 
     # --- what nobody works --------------------------------------------------------------------------------------------
 
-    async def _strangers(self, venue: str, listed: list[VenueOrder], report: VenueReport) -> None:
+    async def _unworked(self, venue: str, ours: list[VenueOrder], report: VenueReport) -> None:
         before, seen = self._sightings.get(venue, {}), dict[str, _Sighting]()
-        tells_foreign = self._runner.lease_of(keys.order_key(f"venue\0{venue}")) is not None
-        for order in sorted(listed, key=lambda order: (order.timestamp or 0, order.client_order_id or "")):
-            if keys.key_of_child(order.client_order_id) is None:
-                report.foreign_orders += tells_foreign and not self._runner.knows(venue, order)
-                continue
+        for order in sorted(ours, key=lambda order: (order.timestamp or 0, order.client_order_id or "")):
             why = await self._nobody(venue, order, report)
             if why is None:
                 continue
@@ -112,14 +117,13 @@ class OpenOrders:
             if sighting.times >= 2 and _now() - sighting.first >= self._patience_ms(venue):
                 await self._act(venue, order, why, sighting, report)
         self._sightings[venue] = seen
-        if tells_foreign:
-            self._metrics.foreign_orders(venue, report.foreign_orders)
         self._metrics.unwatched_orders(venue, self.unwatched(venue))
 
     async def _nobody(self, venue: str, order: VenueOrder, report: VenueReport) -> str | None:
         """Why nobody works an order of ours; None: somebody does, or another replica has to know."""
         address = keys.key_of_child(order.client_order_id)
-        assert address is not None
+        if address is None:
+            return None  # known by the venue's id
         key = address[0]
         if self._runner.lease_of(key) is None:
             return None

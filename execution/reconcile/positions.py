@@ -81,6 +81,9 @@ class Positions:
         if self._runner.lease_of(keys.order_key(f"venue\0{venue}")) is None:
             self._read_to.pop(venue, None)
             return
+        adapter = self._reads.adapters[venue]
+        if not any(self._is_contract(venue, symbol) for symbol in adapter.symbols()):
+            return
         first = venue not in self._read_to
         if first:
             self._read_to[venue] = await self._booked.last()

@@ -190,7 +190,7 @@ class Reconciler:
 
     async def _account(self, report: VenueReport) -> None:
         """Tell what was repaired, and what was found that was not so the last time."""
-        news = report.findings != self._found.get(report.venue, (0, 0, 0, ()))
+        news = report.findings != self._found.get(report.venue, (0, False, 0, ()))
         self._found[report.venue] = report.findings
         if not (news or report.repaired):
             return

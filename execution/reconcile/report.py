@@ -59,8 +59,8 @@ class VenueReport(msgspec.Struct, kw_only=True):
 
     @property
     def findings(self) -> tuple[Any, ...]:
-        """What cannot be repaired; told again when it changes."""
-        return self.unwatched, self.foreign_orders, self.fills_unbooked, tuple(self.drifts)
+        """What cannot be repaired; told again when it changes. Of what is foreign, only whether there is any."""
+        return self.unwatched, self.foreign_orders > 0, self.fills_unbooked, tuple(self.drifts)
 
     def words(self) -> str:
         """In a sentence; what is zero is left out."""

@@ -88,13 +88,16 @@ async def ask(store: Store, venue: str | None = None, *, seconds: float = ANSWER
         StoreUnavailable, StoreRefused
     """
     request_id = uuid.uuid4().hex
-    replicas = {name.decode() for name in await store.call("ZRANGE", keys.REPLICAS, 0, -1)}
+    replicas = await _alive(store)
     await store.call("PUBLISH", keys.WAKE_CHANNEL, f"{WORD} {request_id} {venue or ''}")
     answer, give_up = Answer(request_id=request_id), time.monotonic() + seconds
     while True:
         flat = await store.call("HGETALL", _key(request_id))
         told = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
-        if replicas <= told.keys() or time.monotonic() > give_up:
+        awaited = replicas - told.keys()
+        if awaited:
+            awaited &= await _alive(store)
+        if not awaited or time.monotonic() > give_up:
             answer.reports = [report for value in told.values() for report in _reports.decode(value)]
             answer.silent = sorted(replicas - told.keys())
             return answer
@@ -112,6 +115,10 @@ async def answer(word: str, store: Store, reconciler: Reconciler, instance: str)
         log.warning("a request to reconcile was not answered", error=str(error))
     except Exception:
         log.exception("a request to reconcile was not answered")
+
+
+async def _alive(store: Store) -> set[str]:
+    return {name.decode() for name in await store.call("ZRANGE", keys.REPLICAS, 0, -1)}
 
 
 def _key(request_id: str) -> str:
