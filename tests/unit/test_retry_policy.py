@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,3 +186,8 @@ def test_the_table_as_documentation() -> None:
     assert lines[2].startswith("| create | `Rejected`, `PostOnlyRejected` | once |")
     assert any("| cancel |" in line and "escalate, every 5 s" in line for line in lines)
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_documentation_shows_this_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    assert as_markdown() in page, "python -c 'from execution.retry_policy import as_markdown; print(as_markdown())'"
