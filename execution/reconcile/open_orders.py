@@ -19,6 +19,7 @@ from execution.ledger import Fenced, Ledger, keys
 from execution.metrics import Metrics
 from execution.reconcile.reads import Reads
 from execution.reconcile.report import VenueReport
+from execution.reconcile.turns import in_turns
 from execution.runner import Runner
 from execution.venue_requests import EXPIRY_MARGIN_MS, NO_EXPIRY_MS
 from schemas.order import ChildOrder, ChildState
@@ -58,7 +59,7 @@ class OpenOrders:
         """
         watched = [
             (actor, child)
-            for actor in self._runner.actors()
+            async for actor in in_turns(self._runner.actors())
             for child in actor.state.active
             if child.venue == venue and child.state is ChildState.OPEN
         ]
@@ -77,13 +78,13 @@ class OpenOrders:
         by_venue_id = {child.venue_order_id for _, child in watched}
         ours = [
             order
-            for order in listed
+            async for order in in_turns(listed)
             if order.venue_order_id in by_venue_id or keys.key_of_child(order.client_order_id) is not None
         ]
-        for order in ours:
+        async for order in in_turns(ours):
             self._runner.on_order(venue, order)
         missing: list[tuple[ChildOrder, asyncio.Task[None]]] = []
-        for actor, child in watched:
+        async for actor, child in in_turns(watched):
             unlisted = child.child_id not in ids and child.venue_order_id not in ids
             if unlisted and child.state is ChildState.OPEN and child.updated_at < before - RECENT_MS:
                 missing.append((child, actor.refresh(child)))
@@ -106,7 +107,9 @@ class OpenOrders:
 
     async def _unworked(self, venue: str, ours: list[VenueOrder], report: VenueReport) -> None:
         before, seen = self._sightings.get(venue, {}), dict[str, _Sighting]()
-        for order in sorted(ours, key=lambda order: (order.timestamp or 0, order.client_order_id or "")):
+        async for order in in_turns(
+            sorted(ours, key=lambda order: (order.timestamp or 0, order.client_order_id or ""))
+        ):
             why = await self._nobody(venue, order, report)
             if why is None:
                 continue

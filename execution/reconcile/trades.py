@@ -7,7 +7,6 @@ venue's order id, among the children known here, else by asking for that order.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from execution.metrics import Metrics
 from execution.order_actor import OrderActor
 from execution.reconcile.reads import Reads
 from execution.reconcile.report import VenueReport
+from execution.reconcile.turns import in_turns
 from execution.runner import Runner
 from execution.store import Store
 from schemas.order import ChildOrder
@@ -39,8 +39,6 @@ OVERLAP_MS = 60_000
 RECENT_MS = 2_000
 """Trades this recent are left to the stream and to who asks for the order."""
 OTHERS_KEPT = 10_000
-TURN = 500
-"""Orders gone through per turn of the event loop."""
 
 
 class TradedSymbols(Protocol):
@@ -123,8 +121,11 @@ class Trades:
 
     async def _to_look_at(self, venue: str) -> dict[str, _Symbol]:
         now = time.time_ns() // 1_000_000
-        live = {actor.state.parent.symbol for actor in self._runner.actors() if venue in actor.state.parent.routes}
-        live |= {actor.state.parent.symbol for actor in self._runner.ended() if venue in actor.state.parent.routes}
+        live = {
+            actor.state.parent.symbol
+            async for actor in in_turns([*self._runner.actors(), *self._runner.ended()])
+            if venue in actor.state.parent.routes
+        }
         wanted, known = set(live), self._symbols.setdefault(venue, {})
         if self._traded is not None:
             if venue not in self._begun:
@@ -147,7 +148,7 @@ class Trades:
         for trade in told:
             groups.setdefault(trade.client_order_id or f"\0{trade.venue_order_id}", []).append(trade)
         unsettled: list[int] = []
-        for trades in groups.values():
+        async for trades in in_turns(groups.values()):
             client_id, venue_id = trades[0].client_order_id, trades[0].venue_order_id
             if client_id is None and venue_id in children:
                 await self._book_child(venue, *children[venue_id], trades, report)
@@ -172,9 +173,7 @@ class Trades:
     async def _children(self, venue: str, symbol: str) -> dict[str, tuple[OrderActor, ChildOrder]]:
         """The children known here, by the venue's order id."""
         found: dict[str, tuple[OrderActor, ChildOrder]] = {}
-        for number, actor in enumerate([*self._runner.actors(), *self._runner.ended()]):
-            if number % TURN == TURN - 1:
-                await asyncio.sleep(0)  # orders first
+        async for actor in in_turns([*self._runner.actors(), *self._runner.ended()]):
             if actor.state.parent.symbol == symbol:
                 for child in actor.state.children:
                     if child.venue == venue and child.venue_order_id is not None:

@@ -14,16 +14,18 @@ from adapters.base import (
     Adapter,
     ApprovedOrder,
     Position,
+    Unavailable,
+    Unknown,
     VenueFill,
     VenueOrder,
     VenueOrderStatus,
 )
-from execution.circuit import Circuits
+from execution.circuit import Circuits, Endpoint
 from execution.ledger import LoadedOrder, child_id, order_key
 from execution.ledger.outbox import OutboxStore
 from execution.metrics import Metrics
 from execution.projections import Projections
-from execution.reconcile import VenueReport, open_orders, trades
+from execution.reconcile import VenueReport, open_orders, reconciler, trades
 from execution.reconcile.positions import Positions, StoredTrades
 from execution.reconcile.reads import Reads
 from execution.reconcile.trades import StoredSymbols
@@ -335,3 +337,44 @@ async def test_a_position_that_our_fills_do_not_explain_is_drift_and_left_alone(
     assert (await look()).drifts[0].amount == Decimal(-7), "closed by somebody, or liquidated"
     assert venue.creates == []
     await replica.die()
+
+
+# --- a venue that does not answer ---------------------------------------------------------------------------------------------
+
+
+async def test_a_venue_that_cannot_be_compared_is_told_and_spared(
+    replica: Replica, venue: NamelessVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LEAST_LONG", 0.1)
+    asked = 0
+
+    async def away(symbol: str | None = None) -> list[VenueOrder]:
+        nonlocal asked
+        asked += 1
+        raise Unavailable("nobody there")
+
+    answers, venue.open_orders = venue.open_orders, away  # type: ignore[method-assign]
+    await until(lambda: replica.reconciler.troubles("alpha"))
+    (report,) = await replica.reconciler.reconcile()
+    assert report.errors
+    reads = replica.runner.circuits.of("alpha", Endpoint.READS)
+    while reads.admits:
+        reads.failed("nobody there")
+    before = asked
+    (report,) = await replica.reconciler.reconcile()
+    assert asked == before or reads.admits, "while its circuit is open, it is not asked"
+    venue.open_orders = answers  # type: ignore[method-assign]
+    await until(lambda: not replica.reconciler.troubles("alpha"), 60)
+
+
+async def test_trades_that_fail_keep_nobody_from_comparing_orders(replica: Replica, venue: NamelessVenue) -> None:
+    async def broken(symbol: str, **_: Any) -> list[VenueFill]:
+        raise Unknown("half an answer")
+
+    venue.fills = broken  # type: ignore[method-assign,assignment]
+    await replica.signal()
+    await until(lambda: len(venue.orders) == 1)
+    await by_hand(venue, "by-hand")
+    (report,) = await replica.reconciler.reconcile()
+    assert (report.foreign_orders, report.compared) == (1, 1)
+    assert report.errors == ["trades: half an answer"]
