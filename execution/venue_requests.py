@@ -180,8 +180,9 @@ class Requests:
             if refusal is not None:
                 raise _Withheld(refusal)
             # What protects a position is not kept back: it probes.
-            kept_back = not circuit.admits and child.role is not Role.EXIT
-            if actor.closing and (kept_back or not (turns.free or child.role is Role.EXIT)):
+            at_once = self._protects(child)
+            kept_back = not circuit.admits and not at_once
+            if actor.closing and (kept_back or not (turns.free or at_once)):
                 raise _Withheld(None)  # it would have to wait: that is left to the next owner
             if kept_back:
                 if circuit.state is State.OPEN and not self._may_wait(child):
@@ -189,7 +190,7 @@ class Requests:
                 waiting = circuit.wait(child.child_id, self._patience(child) or None)
                 await self._park(child, waiting, partial(circuit.wake, child.child_id))
                 continue
-            if turns.free or child.role is Role.EXIT:
+            if turns.free or at_once:
                 turns.take()
             elif not await self._park(child, turns.wait(child.child_id), partial(turns.wake, child.child_id)):
                 continue
@@ -222,9 +223,14 @@ class Requests:
         else:
             self._void(child, f"not placed after {tries} tries: {error}")
 
+    def _protects(self, child: ChildOrder) -> bool:
+        """Whether a child only protects a position: an exit of a bracket, or a stop that can only reduce."""
+        parent = self._actor.state.parent
+        return child.role is Role.EXIT or (parent.reduce_only and parent.order_type.has_trigger)
+
     def _patience(self, child: ChildOrder) -> float | None:
         """Seconds that a child may still wait for its venue, as it was decided; None: as long as its order lives."""
-        if child.role is Role.EXIT:
+        if self._protects(child):
             return None
         if self._actor.replans:
             return 0.0  # its algorithm decides anew, by the market as it is then
@@ -259,7 +265,7 @@ class Requests:
         actor = self._actor
         if not actor.lease.valid or self._why_not(child) is not None:
             raise _NotSent
-        if child.role is not Role.EXIT and self._circuit(child, Endpoint.ORDERS).state is State.OPEN:
+        if not self._protects(child) and self._circuit(child, Endpoint.ORDERS).state is State.OPEN:
             raise _NotSent  # it opened while this one waited for its turn
         now = actor.desk.now()
         failpoints.hit("send.before")

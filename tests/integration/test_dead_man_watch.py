@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from execution.commands import Commands
 from execution.dead_man import CONFIRM, FELLOW_DOUBTED, LOOKS, REDELIVERED, DeadMan
+from execution.intake import Intake
 from execution.ledger import Ledger, keys
 from execution.ledger.pulses import PULSES, PulseStore
 from execution.metrics import Metrics
-from execution.store import Store
+from execution.pubsub import IncomingMessage
+from execution.store import Store, StoreUnavailable
 from schemas.order import OrderStatus
 
 
@@ -160,3 +163,29 @@ async def test_what_cannot_be_read_ends_nothing(watch: Watch, store: Store) -> N
     assert not await watch.pass_time(5)
     halted: Any = SimpleNamespace(strategy_id="newer", reduce_only=False)
     assert watch.dead_man.halted(halted) is not None
+
+
+async def test_a_beat_that_cannot_be_counted_here_is_left_to_another_replica(watch: Watch) -> None:
+    class Away:
+        async def beat(self, *_: Any) -> None:
+            raise StoreUnavailable("away", maybe_applied=False)
+
+    settled: list[str] = []
+    settler: Any = SimpleNamespace(ack=lambda _: settled.append("ack"), nack=lambda _: settled.append("nack"))
+    message = IncomingMessage(
+        settler,
+        data=b'{"type": "heartbeat", "strategy_id": "ma"}',
+        attributes={},
+        message_id="1",
+        publish_time_ms=0,
+        ordering_key="",
+        delivery_attempt=0,
+        received_at=0.0,
+    )
+    nobody: Any = None
+    away: Any = Away()
+    commands = Commands(
+        nobody, watch.ledger, Metrics(), nobody, nobody, instance="a", wake_outbox=lambda _: None, dead_man=away
+    )
+    await Intake("commands", commands.take, nobody, Metrics())._settle(message)
+    assert settled == ["nack"]

@@ -6,13 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from adapters.base import ApprovedOrder, VenueOrder, VenueOrderStatus
+from execution.circuit import LIMITS, Endpoint, State
 from execution.store import Store
 from schemas.order import ChildState, OrderStatus, ParentOrder
+from schemas.terms import OrderType
 from tests.replica import Replica, until
 from tests.scripted_venue import ScriptedVenue
+from tests.unit.story import RULES
 
 WHY = "halted by a test"
 
@@ -141,6 +145,29 @@ async def test_a_replica_that_takes_a_halted_order_over_leaves_it_alone(
         assert len(venue.creates) == created
     finally:
         await other.die()
+
+
+@pytest.mark.parametrize("reduces", [True, False])
+async def test_a_stop_that_can_only_reduce_waits_for_no_circuit(store: Store, reduces: bool) -> None:
+    venue = Waiting()
+    rules = msgspec.structs.replace(RULES, contract=True, native=(OrderType.MARKET, OrderType.LIMIT, OrderType.STOP))
+    venue.rules = lambda symbol: rules if symbol == rules.symbol else None  # type: ignore[method-assign]
+    replica = await Replica(store, {"alpha": venue}).start()
+    try:
+        circuit = replica.market.circuits.of("alpha", Endpoint.ORDERS)
+        for _ in range(LIMITS[Endpoint.ORDERS].failures):
+            circuit.failed("away")
+        stop = {"order_type": "stop", "side": "sell", "stop_price": 90, "price": None, "reduce_only": reduces}
+        await replica.signal("stop", **stop)
+        await until(lambda: venue.creates or replica.runner.live)
+        if reduces:
+            await until(lambda: venue.open)
+            assert circuit.state is not State.CLOSED
+        else:
+            await asyncio.sleep(0.3)
+            assert venue.creates == []
+    finally:
+        await replica.die()
 
 
 def _cancel() -> Any:

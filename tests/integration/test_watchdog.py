@@ -23,8 +23,9 @@ from schemas import exact_json
 from schemas.terms import OrderType, Side
 from tests.console import Console
 from tests.replica import Replica, until
-from tests.scripted_venue import RULES, ScriptedVenue
+from tests.scripted_venue import ScriptedVenue
 from tests.system import System, venue
+from tests.unit.story import RULES
 
 
 def test_beats_by_our_clock_alone() -> None:
