@@ -354,7 +354,8 @@ class Ledger:
             epoch,
             asked + seconds - margin,
             inherited,
-            suspect,
+            quiet_from=time.monotonic() + max(inherited - now, 0) / 1000,
+            suspect=suspect,
             doubted_until=now if suspect else 0,
         )
         return lease

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -283,3 +284,14 @@ async def _commit(ledger: Ledger, story: Story, lease: Lease) -> None:
     change = story.state.take(story.now)
     assert change is not None
     await ledger.commit(story.state.key, change, lease)
+
+
+async def test_what_the_last_owner_sent_may_still_arrive(store: Store) -> None:
+    """From when on nothing of the last owner can be under way is known on a clock that does not jump."""
+    first = ledger_of(store)
+    held = await lease_of(first, order_key("sig"))
+    await first.release(held)
+    before = time.monotonic()
+    taken = await lease_of(ledger_of(store, "b"), order_key("sig"))
+    assert before <= taken.quiet_from <= time.monotonic()
+    assert not taken.suspect
