@@ -12,6 +12,7 @@ import pytest
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
 from algorithms.decide import decide
 from execution.adoption import ADOPTED, adopt
+from execution.gates import GateRefused, WireGate
 from execution.ledger import child_id, order_key
 from schemas.order import ChildOrder, ChildState, OrderStatus, Role
 from schemas.terms import OrderType, Side
@@ -217,6 +218,15 @@ def test_what_cannot_be_the_orders_is_not_adopted(fields: dict[str, Any]) -> Non
     story = Story("10", "100")
     assert adopt(story.state, "alpha", strange(**fields), (), 1) is None
     assert story.state.children == []
+
+
+def test_the_gate_before_the_wire_counts_it() -> None:
+    gate, story = WireGate(), Story("10", "100")
+    gate.adopt(KEY, taken_up(story, strange(1, quantity=Decimal(7))))
+    story.step()
+    later = msgspec.structs.replace(story.child, child_id=child_id(KEY, 2), quantity=Decimal(4))
+    with pytest.raises(GateRefused):
+        gate.approve(KEY, Decimal(10), later)
 
 
 def test_twice_is_once() -> None:
