@@ -74,6 +74,7 @@ class World:
         self._replicas = replicas
         self._began = time.monotonic()
         self._taken: set[object] = set()
+        self._publishing = asyncio.Lock()
         self._closing = contextlib.AsyncExitStack()
         self.venues: dict[str, VenueProcess] = {}
         self._market: MarketConfig | None = LIVELY
@@ -214,6 +215,14 @@ class World:
     async def restart_pubsub(self) -> None:
         """Replace the emulator by an empty one. What it held is gone, so whatever a consumer was owed is waited for first, and
         what strategies published and nobody has taken is published again afterwards."""
+        async with self._publishing:  # what is published to a topic that has no subscription yet, nobody ever gets
+            unheard = await self._replace_pubsub()
+            await holds(self._provisioned, PATIENCE, lambda: "the service did not make its subscriptions anew")
+        for one in unheard:
+            await self.publish("approved-signals", one)
+
+    async def _replace_pubsub(self) -> list[dict[str, Any]]:
+        """Start an empty emulator instead of the one there is; the signals that nobody has taken."""
         async with contextlib.AsyncExitStack() as cuts:
             for seat in self.seats:
                 await cuts.enter_async_context(seat.links["pubsub"].cut())
@@ -227,9 +236,7 @@ class World:
                 link.target = _address(self.pubsub.host)
             await self.own_link.reset()
             await self.system.provision("order-events")
-        await holds(self._provisioned, PATIENCE, lambda: "the service did not make its subscriptions anew")
-        for one in unheard:
-            await self.publish("approved-signals", one)
+        return unheard
 
     async def _heard(self) -> bool:
         """Whether every event that was committed has reached our subscription, or still waits in an outbox."""
@@ -290,7 +297,8 @@ class World:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                await self.system.raw(exact_json.encode(fields), topic=topic)
+                async with self._publishing:
+                    await self.system.raw(exact_json.encode(fields), topic=topic)
                 return
             except PubSubError:
                 if time.monotonic() > deadline:
