@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -20,10 +20,7 @@ from adapters.base import Adapter, AdapterError, NotReadyYet
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from adapters.paper import PaperAdapter
 from execution import failpoints, garbage, logs
-from execution.accept import Acceptor
-from execution.adrift import Adrift
 from execution.circuit import Circuits, State
-from execution.commands import Commands
 from execution.component_health import (
     dead_man_health,
     intake_health,
@@ -33,25 +30,11 @@ from execution.component_health import (
     subscription_health,
     venue_health,
 )
-from execution.costs import Costs
-from execution.dead_letters import DeadLetters
-from execution.dead_man import DeadMan
 from execution.embedded.redis_server import EmbeddedRedis, EmbeddedRedisError
 from execution.emulator import keep_provided
 from execution.health import ComponentHealth, HealthReport
-from execution.history import Histories
 from execution.http_server import HttpServer
-from execution.intake import Intake
-from execution.leases import ShardLeases
-from execution.ledger import Lease, Ledger, keys
-from execution.ledger.outbox import OutboxStore
-from execution.ledger.pulses import WAKE as WAKE_PULSES
-from execution.ledger.pulses import PulseStore
-from execution.market_data import MarketData
 from execution.metrics import Metrics
-from execution.outbox import Outbox
-from execution.planning import Planner
-from execution.projections import Projections
 from execution.pubsub import (
     Publisher,
     PubSubChannel,
@@ -64,20 +47,10 @@ from execution.pubsub import (
 )
 from execution.pubsub.errors import PubSubError
 from execution.pubsub.library_subscriber import LibrarySubscriber
-from execution.reconcile import Reconciler, request
-from execution.reconcile.desk import ReconciliationDesk
-from execution.reconcile.positions import StoredTrades
-from execution.reconcile.trades import StoredSymbols
 from execution.routes import Routes
-from execution.runner import Runner
-from execution.service_events import ServiceEvents
+from execution.service import Service
 from execution.settings import Settings
-from execution.spending import Spending
-from execution.store import STORE_ERRORS, Store, StoreRefused, StoreTooOld, StoreUnavailable
-from execution.tca.stored import save_report
-from execution.venue_timers import OPEN_AT, VenueTimers
-from schemas.order import ParentOrder
-from schemas.tca import CostReport
+from execution.store import Store, StoreRefused, StoreTooOld, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -147,6 +120,26 @@ async def run(settings: Settings) -> int:
         await daemon.stop()
 
 
+class _Control:
+    """The subscription that brings commands and beats."""
+
+    def __init__(
+        self, channel: PubSubChannel, name: str, subscribers: Mapping[str, Subscriber | LibrarySubscriber]
+    ) -> None:
+        self._channel = channel
+        self._name = name
+        self._subscribers = subscribers
+
+    def stream(self) -> int | None:
+        control = self._subscribers.get(self._name)
+        if control is None or not control.status.connected or control.outstanding >= MOST_COMMANDS:
+            return None
+        return control.status.streams_opened
+
+    async def answers(self) -> bool:
+        return await self._channel.answers(self._name, ANSWER_SECONDS)
+
+
 class Daemon:
     """One replica."""
 
@@ -164,7 +157,7 @@ class Daemon:
         self._channel: PubSubChannel | None = None
         self._http: HttpServer | None = None
         self._routes: Routes | None = None
-        self._reconciliation: ReconciliationDesk | None = None
+        self._service: Service | None = None
         self._adapters: dict[str, Adapter] = {}
         self._subscribers: dict[str, Subscriber | LibrarySubscriber] = {}
         self._loop_seen = time.monotonic()
@@ -191,13 +184,13 @@ class Daemon:
                 self.health,
                 api_keys=settings.keys(),
                 routes=lambda: self._routes,
-                reconciliation=lambda: self._reconciliation,
+                reconciliation=lambda: self._service.reconciliation if self._service is not None else None,
             )
             self.http_port = await self._http.start()
             store = await self._open_store()
             channel = await self._open_pubsub()
             await self._start_adapters(adapters)
-            await self._assemble(store, channel)
+            await self._serve(store, channel)
         except StoreUnavailable as error:
             raise CannotStart(
                 f"{error}: is the server up and REDIS_URL right? Unset, a server is started here"
@@ -301,212 +294,40 @@ class Daemon:
         for problem in late:
             log.error("a venue is started later: its orders and signals wait", problem=problem)
 
-    async def _follow(self, name: str, adapter: Adapter) -> None:
-        """Start a venue that was away at our start, and follow its stream."""
-        if not adapter.health.ready:
-            await self._start_late(name, adapter)
-        await adapter.run_stream(self._reconciler)
-        await asyncio.Event().wait()  # a venue without a stream: polling serves it
-
-    async def _start_late(self, name: str, adapter: Adapter) -> None:
-        pause = 1.0
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LATE_SECONDS)
-            try:
-                await adapter.start()
-            except AdapterError as error:
-                adapter.health.last_error = str(error)
-                log.warning("venue not started yet", venue=name, error=str(error))
-            else:
-                break
-        log.info("venue started", venue=name)
-        for lease in list(self._leases.owned.values()):
-            try:
-                for key in await self._ledger.live(lease.shard):
-                    await self._runner.find(key)  # loads what could not be worked without it
-            except STORE_ERRORS as error:
-                log.warning("orders are loaded when the shard is taken next", shard=lease.shard, error=str(error))
-
-    async def _reconcile(self, name: str, adapter: Adapter) -> None:
-        while not adapter.health.ready:
-            await asyncio.sleep(READY_LOOKS)
-        await self._reconciler.run(name)
-
-    async def _assemble(self, store: Store, channel: PubSubChannel) -> None:
-        settings, metrics, instance = self.settings, self.metrics, self.settings.instance_id
-        project = settings.google_cloud_project
-        self._ledger = ledger = Ledger(
+    async def _serve(self, store: Store, channel: PubSubChannel) -> None:
+        """Own shards, and take messages in."""
+        settings, project = self.settings, self.settings.google_cloud_project
+        self._service = service = Service(
             store,
-            shards=settings.shards,
-            instance=instance,
-            order_retention=int(settings.order_retention_days * DAY),
-            signal_retention=int(settings.signal_retention_days * DAY),
-        )
-        await ledger.open()
-        publisher = Publisher(channel)
-        outbox_store = OutboxStore(store, ledger.shards)
-        projections = Projections(
-            outbox_store,
-            order_retention=int(settings.order_retention_days * DAY),
-            most_trades=settings.stream_trade_maxlen,
-        )
-        self._outbox = outbox = Outbox(
-            ledger,
-            outbox_store,
-            publisher,
-            projections,
-            metrics,
-            topic=topic_name(project, settings.events_topic),
-            source=f"//execution/{project}",
-        )
-        self._market = market = MarketData(
+            Publisher(channel),
             self._adapters,
-            now=lambda: time.time_ns() // 1_000_000,
-            monotonic=time.monotonic,
-            circuits=self._circuits,
-        )
-        self._routes = Routes(self._adapters, market)
-        self._costs = costs = Costs(market, self._save_report if settings.cost_reports else None)
-        spending = Spending(self._adapters)
-        self._watch("balances", spending.run())
-        self._dead_man = dead_man = DeadMan(
-            PulseStore(store),
-            ledger,
-            metrics,
-            instance=instance,
-            default_timeout=settings.dead_man_timeout,
-            orders=lambda: self._runner.actors(),
-            stream=self._control_stream,
-            answers=self._control_answers,
-            wake_outbox=outbox.wake,
-        )
-        self._adrift = adrift = Adrift(
-            self._adapters,
+            settings,
+            self.metrics,
             self._circuits,
-            metrics,
-            max_retries=settings.max_retries,
-            live=lambda: self._runner.actors(),
-            away=self._store_is_away,
+            _Control(channel, subscription_name(project, settings.control_subscription), self._subscribers),
+            events_topic=topic_name(project, settings.events_topic),
+            dead_letter_topic=topic_name(project, settings.dead_letter_topic),
         )
-
-        def halted(order: ParentOrder) -> str | None:
-            return dead_man.halted(order) or adrift.halted(order)
-
-        self._runner = runner = Runner(
-            ledger,
-            self._adapters,
-            metrics,
-            instance=instance,
-            max_retries=settings.max_retries,
-            committed=outbox.wake,
-            market=market,
-            costs=costs,
-            available=spending.available,
-            halted=halted,
-            let_go=adrift.keep,
-        )
-        await dead_man.look()  # before anything is accepted or taken over: what tripped stays tripped
-        runner.bound(sends=settings.max_queued_sends, live=settings.max_live_orders)
-        dead_letter = DeadLetters(publisher, topic_name(project, settings.dead_letter_topic))
-        histories = Histories(self._adapters)
-        planner = Planner(
-            self._adapters,
-            market,
-            histories,
-            execution_timeout=settings.execution_timeout,
-            signal_max_age=settings.signal_max_age,
-            bracket_distance_bps=settings.bracket_distance_bps,
-            bracket_policy=settings.bracket_policy,
-        )
-        acceptor = Acceptor(
-            runner,
-            ledger,
-            planner,
-            metrics,
-            dead_letter,
-            instance=instance,
-            wake_outbox=outbox.wake,
-            halted=halted,
-        )
-        events = ServiceEvents(ledger, instance=instance, wake_outbox=outbox.wake)
-        self._reconciliation = reconciliation = ReconciliationDesk(store, events, self._adapters)
-        self._commands = Commands(
-            runner,
-            ledger,
-            metrics,
-            dead_letter,
-            histories,
-            instance=instance,
-            wake_outbox=outbox.wake,
-            dead_man=dead_man,
-            adrift=adrift,
-            reconciliation=reconciliation,
-        )
-        self._reconciler = Reconciler(
-            runner,
-            ledger,
-            self._adapters,
-            metrics,
-            poll_interval=settings.poll_interval,
-            reconcile_interval=settings.reconcile_interval,
-            cancel_unknown=settings.unknown_orders == "cancel",
-            instance=instance,
-            traded=StoredSymbols(store),
-            booked=StoredTrades(store),
-            tell=reconciliation.found,
-        )
-        self._leases = ShardLeases(
-            store,
-            ledger,
-            metrics,
-            instance=instance,
-            ttl=settings.lease_ttl,
-            describe=self._describe,
-            acquired=self._shard_acquired,
-            lost=self._shard_lost,
-            hand_over=self._hand_over,
-            inbox=self._commands.read_inbox,
-        )
-        self._timers = VenueTimers(
-            self._adapters,
-            store,
-            ledger,
-            self._leases,
-            metrics,
-            instance=instance,
-            seconds=settings.venue_timer,
-            lease_ttl=settings.lease_ttl,
-            orders=runner.actors,
-        )
-        store.on_reconnect(self._store_reconnected)
-        await store.subscribe(keys.WAKE_CHANNEL, callback=self._woken, resubscribed=self._leases.wake)
-        for name, adapter in self._adapters.items():
-            self._watch(f"stream of {name}", self._follow(name, adapter))
-            self._watch(f"reconciliation of {name}", self._reconcile(name, adapter))
-        self._watch("leases", self._leases.run())
-        self._watch("dead man's switch", dead_man.run())
-        self._watch("orders adrift", adrift.run())
-        self._watch("timers of venues", self._timers.run())
-        self._watch("pulse", self._pulse())
-        self._signals = Intake("signals", acceptor.take, dead_letter, metrics, room=runner.room)
-        self._control = Intake("commands", self._commands.take, dead_letter, metrics)
-        self._subscribe(settings.signals_subscription, self._signals.handle, settings.max_outstanding)
-        self._subscribe(settings.control_subscription, self._control.handle, MOST_COMMANDS)
+        await service.open()
+        self._routes = Routes(self._adapters, service.market)
+        for name, part in service.parts():
+            self._watch(name, part)
+        self._watch("pulse", self._pulse(service))
+        self._subscribe(settings.signals_subscription, service.signals.handle, settings.max_outstanding)
+        self._subscribe(settings.control_subscription, service.control.handle, MOST_COMMANDS)
         if channel.is_emulator:
             self._watch("Pub/Sub emulator", keep_provided(lambda: self._provide_pubsub(channel), self._lacks_pubsub))
 
     def _lacks_pubsub(self) -> bool:
-        return self._outbox.failing_since is not None or not all(
-            subscriber.status.connected for subscriber in self._subscribers.values()
-        )
+        failing = self._service is not None and self._service.outbox.failing_since is not None
+        return failing or not all(subscriber.status.connected for subscriber in self._subscribers.values())
 
     def _subscribe(self, setting: str, handler: Any, most: int) -> None:
         assert self._channel is not None
         name = subscription_name(self.settings.google_cloud_project, setting)
         made = LibrarySubscriber if self.settings.subscriber == "library" else Subscriber
         subscriber = made(self._channel, name, handler, max_outstanding=most, ack_deadline=ACK_SECONDS)
-        self._subscribers[setting] = subscriber
+        self._subscribers[name] = subscriber
         self._watch(f"subscriber of {setting}", subscriber.run())
 
     # --- running ----------------------------------------------------------------------------------------------------
@@ -530,22 +351,20 @@ class Daemon:
         self.failure = error or RuntimeError(f"{task.get_name()} ended")
         self._failed.set()
 
-    async def _save_report(self, report: CostReport) -> None:
-        assert self._store is not None
-        retention = int(self.settings.order_retention_days * DAY)
-        await save_report(self._store, report, retention, self.settings.cost_reports)
-
-    async def _pulse(self) -> None:
+    async def _pulse(self, service: Service) -> None:
         """Notice that the loop runs, and keep the gauges."""
+        signals = subscription_name(self.settings.google_cloud_project, self.settings.signals_subscription)
         while True:
             self._loop_seen = time.monotonic()
-            metrics, runner = self.metrics, self._runner
+            metrics, runner = self.metrics, service.runner
             metrics.live_orders(runner.live)
             metrics.sends_waiting(runner.sends_waiting)
-            metrics.outbox_backlog(sum(self._outbox.backlog.values()))
-            signals = self._subscribers.get(self.settings.signals_subscription)
-            if signals is not None:
-                metrics.subscriber(signals.status.connected, signals.outstanding, signals.status.oldest_unacked_age)
+            metrics.outbox_backlog(sum(service.outbox.backlog.values()))
+            subscriber = self._subscribers.get(signals)
+            if subscriber is not None:
+                metrics.subscriber(
+                    subscriber.status.connected, subscriber.outstanding, subscriber.status.oldest_unacked_age
+                )
             unknown = runner.unknown_children()
             for name, adapter in self._adapters.items():
                 metrics.venue(name, adapter.health)
@@ -554,109 +373,28 @@ class Daemon:
                 metrics.circuit(name, endpoint, _OPENED[state])
             await asyncio.sleep(0.5)
 
-    async def _shard_acquired(self, lease: Lease) -> None:
-        await self._runner.take_over(lease)
-        self._reconciler.shards_changed()
-        self._outbox.own(lease)
-
-    def _store_is_away(self) -> bool:
-        """Whether the ledger cannot be written, as far as is known: not reached, or no lease renewed for several beats."""
-        assert self._store is not None
-        beat = self._leases.last_beat
-        silent = time.monotonic() - beat if beat is not None else 0.0
-        return not self._store.connected or silent > self.settings.lease_ttl / 2
-
-    def _shard_lost(self, shard: int) -> None:
-        if self._store_is_away():
-            self._adrift.keep(actor for actor in self._runner.actors() if actor.lease.shard == shard)
-        self._runner.forget(shard)
-        self._outbox.disown(shard)
-
-    async def _hand_over(self, shards: set[int]) -> None:
-        await self._runner.hand_over(shards, self.settings.shutdown_timeout * 0.4)
-        await self._outbox.drain(shards, self.settings.shutdown_timeout * 0.15)
-        for shard in shards:
-            self._outbox.disown(shard)
-
-    def _control_stream(self) -> int | None:
-        """Which stream brings commands, by number; None while none does, or while more of them wait than are taken."""
-        control = self._subscribers.get(self.settings.control_subscription)
-        if control is None or not control.status.connected or control.outstanding >= MOST_COMMANDS:
-            return None
-        return control.status.streams_opened
-
-    async def _control_answers(self) -> bool:
-        assert self._channel is not None
-        name = subscription_name(self.settings.google_cloud_project, self.settings.control_subscription)
-        return await self._channel.answers(name, ANSWER_SECONDS)
-
-    def _store_reconnected(self, run_id_changed: bool) -> None:
-        self._dead_man.doubt()
-        if run_id_changed:
-            # Another server answers: what it acknowledged before may be lost, and the venues know best.
-            log.error("the state store was replaced or restarted; venues are reconciled")
-            self._reconciler.nudge()
-        self._leases.wake()
-        self._outbox.wake_all()
-
-    def _woken(self, _channel: str, payload: bytes | str) -> None:
-        text = payload.decode() if isinstance(payload, bytes) else payload
-        if text == "release":
-            self._leases.wake()
-            return
-        if text.startswith(request.WORD):
-            assert self._store is not None
-            self._spawn(request.answer(text, self._store, self._reconciler, self.settings.instance_id))
-            return
-        if text == WAKE_PULSES:
-            self._dead_man.wake()
-            return
-        tag, _, kind = text.partition("}:")
-        shard = int(tag.removeprefix("{s")) if tag.startswith("{s") and tag[2:].isdigit() else None
-        if shard is None or shard not in self._leases.owned:
-            return
-        if kind == "inbox":
-            self._spawn(self._commands.read_inbox(shard))
-        else:
-            self._outbox.wake(shard)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-
-        def done(finished: asyncio.Task[None]) -> None:
-            self._tasks.discard(finished)
-            if not finished.cancelled() and finished.exception() is not None:
-                log.warning("an inbox is left for the next beat", error=str(finished.exception()))
-
-        task.add_done_callback(done)
-
-    def _describe(self) -> dict[str, Any]:
-        return {
-            "live_orders": self._runner.live,
-            OPEN_AT: dict(self._timers.open_entries()),
-            "pulses": self._dead_man.depended_on(),
-            "venues": {name: adapter.health.ready for name, adapter in self._adapters.items()},
-            "pid": os.getpid(),
-        }
-
     # --- health ------------------------------------------------------------------------------------------------------
 
     def health(self) -> HealthReport:
         """The truth about each component, as it is now."""
+        service = self._service if self._started else None
         alive = time.monotonic() - self._loop_seen < LOOP_SECONDS or not self._started
         parts = [store_health(self._store)]
-        if self._started:
+        if service is not None:
             parts += [
-                shards_health(self._leases, self._runner, self.settings),
-                outbox_health(self._outbox),
-                intake_health(self._runner),
-                dead_man_health(self._dead_man),
+                shards_health(service.leases, service.runner, self.settings),
+                outbox_health(service.outbox),
+                intake_health(service.runner),
+                dead_man_health(service.dead_man),
             ]
-            parts += [subscription_health(name, subscriber) for name, subscriber in self._subscribers.items()]
+            parts += [
+                subscription_health(name.rpartition("/")[2], subscriber)
+                for name, subscriber in self._subscribers.items()
+            ]
         for name, adapter in self._adapters.items():
-            unwatched = self._reconciler.unwatched.get(name, 0) if self._started else 0
-            troubles = self._circuits.troubles(name) + (self._reconciler.troubles(name) if self._started else [])
+            unwatched = service.reconciler.unwatched.get(name, 0) if service is not None else 0
+            troubles = self._circuits.troubles(name)
+            troubles += service.reconciler.troubles(name) if service is not None else []
             parts.append(venue_health(name, adapter.health, unwatched, troubles))
         if self._stopping or not self._started:
             parts.append(ComponentHealth("service", "down", "stopping" if self._stopping else "starting"))
@@ -671,25 +409,22 @@ class Daemon:
         self._stopping = True
         started = time.monotonic()
         budget = self.settings.shutdown_timeout
-        if self._started:
-            log.info("stopping", live_orders=self._runner.live)
+        service = self._service
+        if self._started and service is not None:
+            log.info("stopping", live_orders=service.runner.live)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(budget * 0.9):
                     await asyncio.gather(
                         *(subscriber.stop(budget * 0.1) for subscriber in self._subscribers.values()),
-                        self._signals.finish(budget * 0.15),
-                        self._control.finish(budget * 0.15),
+                        service.finish(budget),
                     )
-                    await self._timers.stop(budget * 0.1)
-                    await self._hand_over(set(self._leases.owned))
-                    await self._leases.release_all()
-                    await self._costs.close()
+                    await service.hand_over(budget)
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self._started:
-            await self._market.close()
+        if service is not None:
+            await service.close()
         closing = [adapter.close() for adapter in self._adapters.values()]
         if self._channel is not None:
             closing.append(self._channel.close())
