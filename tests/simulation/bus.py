@@ -50,10 +50,21 @@ class SimBus:
         self._monotonic = monotonic
         self.faults = Faults()
         self.down_until = 0.0
+        self.streams = 1
+        """Which stream of a receiver this is: each outage ends one."""
         self.topics: dict[str, Subscription] = {}
         self.acknowledged: Callable[[str, bytes], None] = lambda _topic, _data: None
         """Called with the topic and the data of each message that is acknowledged."""
         self._ids = 0
+
+    @property
+    def up(self) -> bool:
+        return self._monotonic() >= self.down_until
+
+    def down(self, seconds: float) -> None:
+        """Nothing is taken or delivered for so long."""
+        self.down_until = self._monotonic() + seconds
+        self.streams += 1
 
     def topic(self, name: str) -> Subscription:
         return self.topics.setdefault(name, Subscription())
@@ -74,7 +85,7 @@ class SimBus:
     async def publish(self, topic: str, messages: Sequence[OutgoingMessage]) -> list[str]:
         """Publish as `Publisher.publish` does: in order within a call; an error may mean that it was taken all the same."""
         await asyncio.sleep(self._random.uniform(0.001, 0.02))
-        if self._monotonic() < self.down_until:
+        if not self.up:
             raise PublishRetryable("the simulation's Pub/Sub is down")
         ids = []
         for message in messages:
@@ -106,7 +117,7 @@ class SimBus:
         kept = subscription.kept[message_id]
         if kept.acked:
             return
-        if self._monotonic() < self.down_until or not subscription.receivers:
+        if not self.up or not subscription.receivers:
             if subscription.receivers:
                 self._later(1.0, topic, message_id)
             return

@@ -369,7 +369,7 @@ async def _fates(world: World, draw: random.Random) -> None:
             world.note(f"the store is away for {seconds:.1f} s")
             world.redis.down(seconds)
         elif fate == "bus":
-            world.bus.down_until = world.loop.time() + draw.uniform(0.5, 10)
+            world.bus.down(draw.uniform(0.5, 10))
             world.note("Pub/Sub is away")
         elif fate == "venue":
             venue = draw.choice(sorted(world.venues))
