@@ -75,9 +75,24 @@ class Commands:
         self._dead_man = dead_man
         self._adrift = adrift
         self._reconciliation = reconciliation
+        self._read_again: dict[int, bool] = {}
+        """Of the shards whose inbox is being read: whether something came since."""
 
     async def read_inbox(self, shard: int) -> None:
-        """Carry out what other replicas left for the owner of a shard."""
+        """Carry out what other replicas left for the owner of a shard. One reader at a time: each command left there asks for one, and
+        were each to read all that is there, a thousand commands would be looked at a million times."""
+        again = shard in self._read_again
+        self._read_again[shard] = True
+        if again:
+            return
+        try:
+            while self._read_again[shard]:
+                self._read_again[shard] = False
+                await self._read_once(shard)
+        finally:
+            del self._read_again[shard]
+
+    async def _read_once(self, shard: int) -> None:
         done = []
         for entry, data in await self._runner.read_inbox(shard):
             fields = exact_json.decode(data)

@@ -60,3 +60,25 @@ async def test_a_replica_that_has_left_takes_nothing_and_is_not_counted(store: S
     assert not first.leases.owned
     await first.die()
     await second.die()
+
+
+async def test_an_inbox_has_one_reader_at_a_time(store: Store) -> None:
+    """However many ask for one: and what came while it read is read too."""
+    replica = await Replica(store, {"alpha": ScriptedVenue()}, "a", shards=1, ttl=60.0).start()
+    await until(lambda: replica.leases.last_beat)
+    read, under_way, reads = replica.runner.read_inbox, [0], []
+
+    async def counted(shard: int) -> list[tuple[str, bytes]]:
+        under_way.append(under_way[-1] + 1)
+        reads.append(shard)
+        found = await read(shard)
+        under_way.append(under_way[-1] - 1)
+        return found
+
+    replica.runner.read_inbox = counted  # type: ignore[method-assign]
+    await asyncio.gather(*(replica.commands.read_inbox(0) for _ in range(20)))
+    assert max(under_way) == 1
+    assert len(reads) == 2, "once for the first, once for all that asked while it read"
+    await replica.commands.read_inbox(0)
+    assert len(reads) == 3
+    await replica.die()
