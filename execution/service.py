@@ -125,6 +125,7 @@ class Service:
             stream=control_way.stream,
             answers=control_way.answers,
             wake_outbox=outbox.wake,
+            monotonic=monotonic,
         )
         self._adrift = adrift = Adrift(
             adapters,
@@ -133,6 +134,7 @@ class Service:
             max_retries=settings.max_retries,
             live=lambda: self.runner.actors(),
             away=self._store_is_away,
+            monotonic=monotonic,
         )
 
         def halted(order: ParentOrder) -> str | None:
@@ -226,6 +228,7 @@ class Service:
             seconds=settings.venue_timer,
             lease_ttl=settings.lease_ttl,
             orders=runner.actors,
+            monotonic=monotonic,
         )
         self.signals = Intake("signals", acceptor.take, dead_letter, metrics, room=runner.room)
         self.control = Intake("commands", commands.take, dead_letter, metrics)

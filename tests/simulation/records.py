@@ -40,7 +40,7 @@ def records(world: World, *, at_the_end: bool = False) -> Records:
         signals=world.signals,
         waiting_events=sum(world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4)),
         deaths=[f"{name} ended by itself: {type(error).__name__}: {error}" for name, error in world.deaths],
-        seen=[*world.watch.seen, *_unforeseen(world)] if at_the_end else (),
+        seen=[*world.watch.seen, *world.watch.at_the_end(), *_unforeseen(world)] if at_the_end else (),
         forgotten=world.forgotten,
     )
 

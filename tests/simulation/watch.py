@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from adapters.base import VenueOrderStatus
 from adapters.paper.orders import PaperOrder
 from execution.ledger import keys, order_key
+from execution.ledger.pulses import PULSES
 from schemas import exact_json
+from schemas.event import EventType
 from schemas.terms import Side
 from tests.simulation.redis_data import Hash, Reply
 from tests.simulation.replica import SHARDS
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ZERO = Decimal(0)
+BEAT_TIMEOUT = 8.0
+"""Seconds without a beat after which the dead man's switch may trip."""
+HEARD_SECONDS = 10.0
+"""How long after a trip a request may still arrive that left before every replica had heard of it: until then each looks at the
+store, or loses its leases, and what it has sent may be carried out until it expires."""
 
 
 class Watch:
@@ -28,6 +35,8 @@ class Watch:
         self._world = world
         self.seen: list[str] = []
         """What went wrong, in words."""
+        self._tripped_at: float | None = None
+        """When the store took in a trip of the dead man's switch that stands."""
 
     def _say(self, what: str) -> None:
         self.seen.append(f"at {self._world.loop.time():.3f} {what}")
@@ -45,6 +54,12 @@ class Watch:
         entries = [one for one in family if one.order.side is side]
         exits = [one for one in family if one.order.side is not side]
         held = sum((one.order.quantity - one.rest for one in entries), ZERO)
+        if (
+            self._tripped_at is not None
+            and self._world.loop.time() > self._tripped_at + HEARD_SECONDS
+            and paper in entries
+        ):
+            self._say(f"{child_id} is taken though the dead man's switch tripped at {self._tripped_at:.3f}")
         for role, orders, most in (("entries", entries, world.most[key]), ("exits", exits, held)):
             under_way = sum((_may_trade(one) for one in orders), ZERO)
             if under_way > most:
@@ -70,6 +85,8 @@ class Watch:
 
     def written(self, touched: Sequence[bytes], words: Sequence[bytes], reply: Reply) -> None:
         """A script has run: what changes an order is its owner's, under the lease held at that moment."""
+        if tuple(touched) == (PULSES.encode(),):
+            self._pulse(words[0])
         if not isinstance(reply, list) or reply[:1] != [b"OK"] or len(touched) != 5 or b":order:" not in touched[0]:
             return
         if len(reply) > 1:
@@ -85,6 +102,27 @@ class Watch:
             self._say(
                 f"{words[1].decode()} wrote under epoch {words[2].decode()} at {now}; the shard was held by {held}"
             )
+
+    # --- the dead man's switch --------------------------------------------------------------------------------------------
+
+    def _pulse(self, verb: bytes) -> None:
+        world, tripped = self._world, any(name.startswith(b"x:") for name in self._hash(PULSES))
+        if tripped and self._tripped_at is None:
+            self._tripped_at = world.loop.time()
+            world.note("the dead man's switch trips")
+            if world.beating or self._tripped_at < world.beat_at + BEAT_TIMEOUT:
+                self._say(f"the dead man's switch tripped though the strategy beat at {world.beat_at:.3f}")
+        elif not tripped:
+            if self._tripped_at is not None and verb != b"resume" and not world.losses:
+                self._say(f"a trip was ended by {verb.decode()}")
+            self._tripped_at = None
+
+    def at_the_end(self) -> list[str]:
+        """What can be said when everything has come to its end."""
+        told = [event for event in self._world.service_events() if event.event_type is EventType.DEADMAN_TRIPPED]
+        if self._tripped_at is not None and not told:
+            return ["the dead man's switch tripped, and nobody was told"]
+        return []
 
     def _order(self, key: str) -> dict[bytes, bytes]:
         return self._hash(keys.ShardKeys(keys.shard_of(key, SHARDS)).order(key))

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import structlog
 
 from execution.ledger import keys, order_key
 from execution.pubsub import OutgoingMessage
 from schemas import exact_json
+from schemas.event import OrderEvent
 from tests.simulation import oracle
 from tests.simulation.bus import SimBus
 from tests.simulation.loop import REPLICA, SimLoop
@@ -28,8 +30,9 @@ from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
 from tests.simulation.replica import SHARDS, SimReplica
 from tests.simulation.venue import SYMBOL, SimVenue
-from tests.simulation.watch import Watch
+from tests.simulation.watch import BEAT_TIMEOUT, Watch
 
+_event = msgspec.json.Decoder(OrderEvent)
 EPOCH = 1_800_000_000.0
 LIFE = 60.0
 """Virtual seconds in which signals come and things go wrong."""
@@ -58,6 +61,10 @@ class World:
     """When a replica was killed, or frozen until when."""
     losses: list[tuple[float, float, frozenset[str]]] = field(default_factory=list)
     """What the store forgot: from when, until when it was back, and the keys of the orders."""
+    beating: bool = False
+    """Whether the strategy goes on beating."""
+    beat_at: float = 0.0
+    """When it beat last."""
     skews: dict[str, float] = field(default_factory=dict)
     """Seconds by which replicas' wall clocks are wrong."""
     passed_on: set[str] = field(default_factory=set)
@@ -103,6 +110,11 @@ class World:
         """Keys of orders of which the store has ever lost something."""
         return {key for _, _, keys_lost in self.losses for key in keys_lost}
 
+    def service_events(self) -> list[OrderEvent]:
+        """What was published that belongs to no order."""
+        events = (_event.decode(kept.message.data) for kept in self.bus.topic("events").kept.values())
+        return [event for event in events if event.sequence == 0]
+
     # --- replicas -------------------------------------------------------------------------------------------------------
 
     @property
@@ -117,6 +129,7 @@ class World:
         return replica
 
 
+STRATEGY = "simulation"
 PATIENCE = 12.0
 """Seconds around a loss in which the death of a replica may leave nobody who knows what was lost."""
 
@@ -190,6 +203,7 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
         _weather(world, draw)
     for _ in range(draw.choice((1, 1, 2, 3))):
         world.start_replica()
+    beating = asyncio.create_task(_beat(world, random.Random(f"{seed}:beats")))
     fates = asyncio.create_task(_fates(world, draw)) if not calm else None
     await _trade(world, draw)
     await asyncio.sleep(max(LIFE - loop.time(), 0))
@@ -209,9 +223,9 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
     )
     for replica in world.replicas:
         replica.kill()
-    for market in markets:
+    for market in (*markets, beating):
         market.cancel()
-    await asyncio.gather(*markets, return_exceptions=True)
+    await asyncio.gather(*markets, beating, return_exceptions=True)
     return verdict
 
 
@@ -238,6 +252,25 @@ async def _trade(world: World, draw: random.Random) -> None:
             await _publish(world, "control", {"type": "order.cancel", "signal_id": signal_id, "reason": "enough"})
 
 
+async def _beat(world: World, draw: random.Random) -> None:
+    """The strategy beats, in some runs; in some of those it stops, and a person resumes it after a while, or does not."""
+    if draw.random() < 0.4:
+        return
+    stops = draw.uniform(6, 35) if draw.random() < 0.5 else float("inf")
+    beat = {"type": "heartbeat", "strategy_id": STRATEGY, "timeout_seconds": BEAT_TIMEOUT}
+    while world.loop.time() < stops:
+        world.beating = True
+        world.beat_at = world.loop.time()
+        await _publish(world, "control", beat)
+        await asyncio.sleep(2.0)
+    world.beating = False
+    world.note("the strategy is silent from now on")
+    if draw.random() < 0.5:
+        await asyncio.sleep(draw.uniform(20, 60))
+        world.note("a person resumes it")
+        await _publish(world, "control", {"type": "resume", "scope": "strategy", "value": STRATEGY, "command_id": "r"})
+
+
 async def _publish(world: World, topic: str, fields: dict[str, Any]) -> None:
     """As a strategy publishes: again, until it is certain."""
     while True:
@@ -253,7 +286,7 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
     quantity = Decimal(draw.randint(200, 6000)) / 1000
     signal: dict[str, Any] = {
         "signal_id": f"s{number}",
-        "strategy_id": "simulation",
+        "strategy_id": STRATEGY,
         "exchange": draw.choice(sorted(world.venues)),
         "symbol": SYMBOL,
         "side": side,
