@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ZERO = Decimal(0)
+BOOKED_SECONDS = 30.0
+"""How long a trade may stay unbooked while nothing fails: two looks at the venue, and a takeover."""
 BEAT_TIMEOUT = 8.0
 """Seconds without a beat after which the dead man's switch may trip."""
 HEARD_SECONDS = 10.0
@@ -35,6 +37,7 @@ class Watch:
         self._world = world
         self.seen: list[str] = []
         """What went wrong, in words."""
+        self._unbooked: set[str] = set()
         self._tripped_at: float | None = None
         """When the store took in a trip of the dead man's switch that stands."""
 
@@ -70,6 +73,22 @@ class Watch:
         address = keys.key_of_child(child_id)
         if address is not None and address[0] not in self._world.lost:
             self._say(f"{child_id} was sent again although it had been taken")
+
+    def fills_are_booked(self) -> None:
+        """Nothing fails any more, and has not for a while: what has traded is in the ledger before long, whoever told of it."""
+        world = self._world
+        for venue in world.venues.values():
+            for paper in venue.orders:
+                key, child_id = key_of(paper), paper.order.client_order_id
+                booked = self._order(key)
+                for fill in paper.fills:
+                    name = f"f:{child_id}:{fill.trade_id}"
+                    late = world.loop.time() - (fill.timestamp / 1000 - world.epoch) > BOOKED_SECONDS
+                    if booked and late and name.encode() not in booked and name not in self._unbooked:
+                        self._unbooked.add(name)
+                        self._say(
+                            f"{fill.trade_id} of {child_id} at {venue.name} is not in the ledger after {BOOKED_SECONDS:g} s"
+                        )
 
     # --- in Pub/Sub -----------------------------------------------------------------------------------------------------
 

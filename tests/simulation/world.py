@@ -30,12 +30,14 @@ from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
 from tests.simulation.replica import SHARDS, SimReplica
 from tests.simulation.venue import SYMBOL, SimVenue
-from tests.simulation.watch import BEAT_TIMEOUT, Watch
+from tests.simulation.watch import BEAT_TIMEOUT, BOOKED_SECONDS, Watch
 
 _event = msgspec.json.Decoder(OrderEvent)
 EPOCH = 1_800_000_000.0
 LIFE = 60.0
 """Virtual seconds in which signals come and things go wrong."""
+REST = 60.0
+"""Virtual seconds after which orders without an end of their own are canceled."""
 QUIET = 240.0
 """Virtual seconds after that in which everything has to come to its end."""
 
@@ -69,6 +71,8 @@ class World:
     """Seconds by which replicas' wall clocks are wrong."""
     passed_on: set[str] = field(default_factory=set)
     """Keys of forgotten orders that another replica worked next."""
+
+    epoch = EPOCH
 
     def __post_init__(self) -> None:
         self.watch = Watch(self)
@@ -210,11 +214,18 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
     if fates is not None:
         fates.cancel()
     _calm(world)
-    ends = loop.time() + QUIET
+    calm_at, ends, called_off = loop.time(), loop.time() + QUIET, False
     while loop.time() < ends:
         await asyncio.sleep(2.0)
         if not world.living:
             world.start_replica()
+        if loop.time() > calm_at + BOOKED_SECONDS:
+            world.watch.fills_are_booked()
+        if loop.time() > calm_at + REST and not called_off:
+            called_off = True
+            world.note("what still rests is called off")
+            for signal_id in world.signals:
+                await _publish(world, "control", {"type": "order.cancel", "signal_id": signal_id, "reason": "the end"})
         if oracle.settled(records(world)):
             break
     verdict = oracle.judge(
@@ -297,10 +308,12 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
     near = Decimal(100) + draw.randint(-100, 100) / Decimal(100)
     seconds = draw.randint(5, 40)
     kind = draw.choice(
-        ("market", "limit", "ioc", "twap", "twap", "vwap", "pov", "iceberg", "peg", "router", "bracket", "stop")
+        ("market", "limit", "limit", "ioc", "twap", "twap", "vwap", "pov", "iceberg", "peg", "router", "bracket", "stop")
     )
     if kind in ("limit", "ioc", "iceberg"):
         signal |= {"order_type": "limit", "price": near}
+        if draw.random() < 0.5 and kind != "ioc":
+            del signal["expires_at"]
     match kind:
         case "ioc":
             signal["time_in_force"] = "IOC"
@@ -355,7 +368,7 @@ def _weather(world: World, draw: random.Random) -> None:
         faults.slow, faults.slowest = chance(0.1), draw.choice((1.0, 3.0, 8.0))
         faults.rejected, faults.busy, faults.rate_limited = chance(0.05), chance(0.1), chance(0.05)
         faults.not_found = chance(0.5)
-        faults.update_lost, faults.update_twice, faults.update_late = chance(0.3), chance(0.3), chance(0.3)
+        faults.update_lost, faults.update_twice, faults.update_late = chance(0.7), chance(0.3), chance(0.3)
         faults.book_gap, faults.book_empty = chance(0.02), chance(0.1)
     world.store_faults = StoreFaults(
         request_lost=chance(0.01),
