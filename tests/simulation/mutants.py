@@ -116,7 +116,8 @@ def fill_dedupe() -> None:
 
 
 def replace_before_end() -> None:
-    """A cancelled child's quantity is given away before its end is certain."""
+    """A cancelled child's quantity is given away before its end is certain, by the records as well as by the gate."""
+    from execution.gates import WireGate
     from schemas.order import ChildOrder
 
     claim = ChildOrder.claim
@@ -125,6 +126,8 @@ def replace_before_end() -> None:
         return self.executed if self.cancel_requested else claim.fget(self)  # type: ignore[attr-defined]
 
     _set(ChildOrder, "claim", property(early))
+    approve = WireGate.approve
+    _set(WireGate, "approve", lambda self, key, _, child: approve(self, key, 10**9, child))
 
 
 def takeover_asks_first() -> None:

@@ -20,7 +20,7 @@ from schemas.order import ChildOrder, Role
 from schemas.terms import Side
 
 ZERO = Decimal(0)
-LONGEST_REQUEST_MS = 8_000
+LONGEST_REQUEST_MS = 16_000
 """How long after it was sent a venue may still take a request, in any of the worlds judged here."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import random
 from collections.abc import Coroutine
@@ -33,6 +34,7 @@ class SimReplica:
         self.failure: BaseException | None = None
         self.adapters: dict[str, SimAdapter] = {}
         self.store: SimStore | None = None
+        self.service: Service | None = None
         self.metrics = Metrics()
         self._tasks: list[asyncio.Task[Any]] = []
         self._context = contextvars.copy_context()
@@ -71,8 +73,9 @@ class SimReplica:
         while True:
             try:
                 self.store = await world.connect(self.name)
-                service = self.service = self._assembled(self.store)
+                service = self._assembled(self.store)
                 await service.open()
+                self.service = service
                 break
             except STORE_ERRORS:
                 if self.store is not None:
@@ -115,11 +118,17 @@ class SimReplica:
             monotonic=world.monotonic,
         )
 
-    async def stop(self) -> None:
-        """As SIGTERM: intake ends, shards are handed over, leases released."""
+    def stop_soon(self) -> None:
+        """As SIGTERM: intake ends, shards are handed over, leases released; what takes too long is left."""
+        asyncio.get_running_loop().create_task(self._stop(), name=f"{self.name} stops", context=self._context)
+
+    async def _stop(self) -> None:
         self.world.bus.leave(self.name)
-        await self.service.finish(10.0)
-        await self.service.hand_over(10.0)
+        if self.service is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(9.0):
+                    await self.service.finish(10.0)
+                    await self.service.hand_over(10.0)
         self.kill()
 
     def _watch(self, name: str, work: Coroutine[Any, Any, Any]) -> None:

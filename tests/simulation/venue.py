@@ -78,9 +78,17 @@ class SimVenue:
     """The exchange itself: nothing here fails."""
 
     def __init__(
-        self, name: str, seed: random.Random, now_ms: Callable[[], int], monotonic: Callable[[], float]
+        self,
+        name: str,
+        seed: random.Random,
+        now_ms: Callable[[], int],
+        monotonic: Callable[[], float],
+        *,
+        request_ttl_ms: int,
     ) -> None:
+        """`request_ttl_ms`: how long after it was built a request is carried out."""
         self.name = name
+        self.request_ttl_ms = request_ttl_ms
         self.faults = Faults()
         self.down_until = 0.0
         self.banned_until = 0.0
@@ -184,13 +192,11 @@ class SimAdapter:
 
     max_client_order_id = 36
 
-    def __init__(
-        self, venue: SimVenue, replica: str, seed: random.Random, *, skew: Callable[[], float], ttl_ms: int = 2000
-    ) -> None:
+    def __init__(self, venue: SimVenue, replica: str, seed: random.Random, *, skew: Callable[[], float]) -> None:
         """`skew`: seconds by which the replica's clock is wrong now; it knows by how much it was when it last measured."""
         self.name = venue.name
         self.health = AdapterHealth()
-        self.request_ttl_ms = ttl_ms
+        self.request_ttl_ms = venue.request_ttl_ms
         self._venue = venue
         self._replica = replica
         self._random = seed
@@ -258,8 +264,12 @@ class SimAdapter:
             if not arrived.done():
                 arrived.set_result(None)
 
-        self._outside(self._delay(), arrive)
-        if roll < faults.lost_before + faults.lost_after:
+        lost = roll < faults.lost_before + faults.lost_after
+        # What loses answers delays requests too: some arrive after they were given up here.
+        self._outside(
+            draw.uniform(0.1, self.request_ttl_ms / 1000 + 1) if lost and draw.random() < 0.5 else self._delay(), arrive
+        )
+        if lost:
             await asyncio.sleep(draw.uniform(0.05, 3))
             raise Unknown("the answer was lost")
         try:

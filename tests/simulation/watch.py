@@ -27,7 +27,7 @@ BOOKED_SECONDS = 30.0
 """How long a trade may stay unbooked while nothing fails: two looks at the venue, and a takeover."""
 BEAT_TIMEOUT = 8.0
 """Seconds without a beat after which the dead man's switch may trip."""
-HEARD_SECONDS = 10.0
+HEARD_SECONDS = 15.0
 """How long after a trip a request may still arrive that left before every replica had heard of it: until then each looks at the
 store, or loses its leases, and what it has sent may be carried out until it expires."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -194,7 +195,9 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
 
     bus = SimBus(random.Random(f"{seed}:bus"), now_ms, monotonic)
     venues = {
-        name: SimVenue(name, random.Random(f"{seed}:{name}"), now_ms, monotonic)
+        name: SimVenue(
+            name, random.Random(f"{seed}:{name}"), now_ms, monotonic, request_ttl_ms=draw.choice((2000, 2000, 8000))
+        )
         for name in ("alpha", "beta")[: draw.choice((1, 2))]
     }
     world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues, skews=skews)
@@ -308,7 +311,21 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
     near = Decimal(100) + draw.randint(-100, 100) / Decimal(100)
     seconds = draw.randint(5, 40)
     kind = draw.choice(
-        ("market", "limit", "limit", "ioc", "twap", "twap", "vwap", "pov", "iceberg", "peg", "router", "bracket", "stop")
+        (
+            "market",
+            "limit",
+            "limit",
+            "ioc",
+            "twap",
+            "twap",
+            "vwap",
+            "pov",
+            "iceberg",
+            "peg",
+            "router",
+            "bracket",
+            "stop",
+        )
     )
     if kind in ("limit", "ioc", "iceberg"):
         signal |= {"order_type": "limit", "price": near}
@@ -385,7 +402,22 @@ async def _fates(world: World, draw: random.Random) -> None:
         await asyncio.sleep(draw.expovariate(1 / 7))
         living = world.living
         fate = draw.choice(
-            ("kill", "kill", "freeze", "restart", "forget", "store", "bus", "venue", "ban", "silence", "clock", "more")
+            (
+                "kill",
+                "kill",
+                "freeze",
+                "freeze",
+                "stop",
+                "restart",
+                "forget",
+                "store",
+                "bus",
+                "venue",
+                "ban",
+                "silence",
+                "clock",
+                "more",
+            )
         )
         if fate == "kill" and living:
             victim = draw.choice(living)
@@ -401,10 +433,12 @@ async def _fates(world: World, draw: random.Random) -> None:
         elif fate == "freeze" and living:
             victim = draw.choice(living)
             seconds = draw.uniform(1, 15)
-            world.note(f"{victim.name} freezes for {seconds:.1f} s")
-            world.fates.append((world.loop.time(), world.loop.time() + seconds))
-            world.loop.freeze(victim.name)
-            world.loop.call_later(seconds, world.loop.thaw, victim.name)
+            world.loop.after(victim.name, draw.randint(0, 400), partial(_freeze, world, victim, seconds))
+        elif fate == "stop" and len(living) > 1:
+            victim = draw.choice(living)
+            world.note(f"{victim.name} is told to stop")
+            victim.stop_soon()
+            world.loop.call_later(draw.uniform(0, 5), world.start_replica)
         elif fate == "restart":
             world.note("the store restarts")
             world.redis.restart()
@@ -436,6 +470,18 @@ async def _fates(world: World, draw: random.Random) -> None:
             world.note(f"{victim.name}'s clock jumps by {jump:+.1f} s")
         elif fate == "more" and len(living) < 3:
             world.start_replica()
+
+
+def _freeze(world: World, victim: SimReplica, seconds: float) -> None:
+    """It stands still between two of its steps, most likely when it has much to do."""
+    world.note(f"{victim.name} freezes for {seconds:.1f} s")
+    world.fates.append((world.loop.time(), world.loop.time() + seconds))
+    world.loop.freeze(victim.name)
+    token = REPLICA.set("")  # who wakes it is not itself
+    try:
+        world.loop.call_later(seconds, world.loop.thaw, victim.name)
+    finally:
+        REPLICA.reset(token)
 
 
 def _forget(world: World, draw: random.Random) -> None:
