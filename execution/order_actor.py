@@ -97,7 +97,7 @@ class OrderActor:
         self._algorithm = algorithm
         self._plan: Any = msgspec.convert(state.parent.plan, algorithm.Plan)
         self._memory: Any = msgspec.convert(state.parent.memory, algorithm.Memory)
-        self._requests = Requests(self)
+        self._requests_made: Requests | None = None
         self._searching: asyncio.Task[None] | None = None
         self._mailbox: list[tuple[Booking | None, asyncio.Future[None] | None]] = []
         self._running: asyncio.Task[None] | None = None
@@ -116,6 +116,12 @@ class OrderActor:
         self._tape_from: Tape | None = None
         self._tape_seen: Tape | None = None
         self._tape_before = state.parent.tape or Tape()
+
+    @property
+    def _requests(self) -> Requests:
+        if self._requests_made is None:
+            self._requests_made = Requests(self)
+        return self._requests_made
 
     @property
     def key(self) -> str:
@@ -285,6 +291,13 @@ class OrderActor:
         if self._searching is not None:
             self._searching.cancel()
         self._refuse(Fenced(f"shard {self.lease.shard}"))
+
+    def release(self) -> None:
+        """Let go of what leads back to it, where nothing of it is under way: it is kept no more. Otherwise only one of the collector's
+        full passes would free it, which come once in millions of objects."""
+        if self._running is None and not self._mailbox and not self._requests.busy:
+            self._requests_made = None
+            self.state.quote = _unquoted
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -585,6 +598,10 @@ def parsed(algorithm: Algorithm[Any, Any], given: Mapping[str, Any]) -> Any:
         detail = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(["algorithm_params", *(str(part) for part in detail["loc"])])
         raise Refusal(where, str(detail["msg"]).removeprefix("Value error, ")) from None
+
+
+def _unquoted(_venue: str) -> None:
+    """What an order that is kept no more knows of a market."""
 
 
 def _standing_still(parent: ParentOrder) -> ParentOrder:

@@ -313,10 +313,11 @@ class Runner:
         self._closed[actor.key] = (now, actor)
         self._closed.move_to_end(actor.key)
         while self._closed:
-            key, (since, _) = next(iter(self._closed.items()))
+            key, (since, ended) = next(iter(self._closed.items()))
             if len(self._closed) <= CLOSED_KEPT and now - since < CLOSED_SECONDS:
                 break
             del self._closed[key]
+            ended.release()
         self._consider_room()
 
     def _reopen(self, actor: OrderActor) -> None:
@@ -423,6 +424,7 @@ class Runner:
             self._actors.pop(actor.key, None)
             self._closed.pop(actor.key, None)
             self._gate.forget(actor.key)
+            actor.release()
         self._consider_room()
 
     async def hand_over(self, shards: set[int], seconds: float) -> None:

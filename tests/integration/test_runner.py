@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from adapters.base import ApprovedOrder, VenueOrderStatus
+from execution import runner
 from execution.ledger import Accepted, Conflict, Duplicate, LoadedOrder, child_id, order_key
 from execution.store import Store
 from schemas.command import parse
@@ -323,6 +326,30 @@ async def test_the_orders_of_a_shard_are_read_several_at_a_time(store: Store, ve
     await until(lambda: second.runner.live == 40)
     assert 1 < max(under_way) <= 8
     await second.die()
+
+
+async def test_ended_orders_leave_memory_without_the_collector(
+    store: Store, venue: ScriptedVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its full passes are rare: what waited for one made the memory grow for minutes."""
+    monkeypatch.setattr(runner, "CLOSED_KEPT", 5)
+    replica = await Replica(store, {"alpha": venue}).start()
+    orders = []
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(30):
+            await replica.signal(f"s{number}", order_type="market", price=None)
+            actor = replica.runner.get(order_key(f"s{number}"))
+            assert actor is not None
+            orders.append(weakref.ref(actor))
+            del actor
+            await replica.ends(f"s{number}")
+        await until(lambda: replica.runner.live == 0)
+        await until(lambda: sum(order() is not None for order in orders) <= 5)
+    finally:
+        gc.enable()
+    await replica.die()
 
 
 async def test_two_replicas_share_and_hand_over(store: Store, venue: ScriptedVenue) -> None:
