@@ -55,6 +55,8 @@ class Options:
     slow: str | None
     delay: float
     report_seconds: float = REPORT_SECONDS
+    max_live: int | None = None
+    """MAX_LIVE_ORDERS of the replicas; None: its default."""
 
 
 class Load:
@@ -250,7 +252,8 @@ async def everything(slow: bool, **environment: str) -> AsyncIterator[tuple[Syst
 
 async def measure(options: Options) -> int:
     """Run it and print; the exit code."""
-    async with everything(options.slow is not None) as (system, links):
+    environment = {} if options.max_live is None else {"MAX_LIVE_ORDERS": str(options.max_live)}
+    async with everything(options.slow is not None, **environment) as (system, links):
         load = Load(options, system, links)
         reckoning = await load.run()
         for sampler in load.samplers:
@@ -278,6 +281,7 @@ def main() -> int:
     )
     parser.add_argument("--slow", choices=LINKS, help="slow this link down for the middle third")
     parser.add_argument("--delay", type=float, default=0.05, help="by so many seconds each way (default %(default)s)")
+    parser.add_argument("--max-live", type=int, help="MAX_LIVE_ORDERS, at which intake pauses (default: the service's)")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     gc.freeze()
@@ -290,6 +294,7 @@ def main() -> int:
         grow=given.grow,
         slow=given.slow,
         delay=given.delay,
+        max_live=given.max_live,
         report_seconds=min(REPORT_SECONDS, max(given.minutes * 60 / 6, 5.0)),
     )
     return asyncio.run(measure(options))
