@@ -98,6 +98,10 @@ class SimVenue:
         self.orders: list[PaperOrder] = []
         """Every order that was ever taken, in order."""
         self.adapters: list[SimAdapter] = []
+        self.sending: Callable[[str], None] = lambda _replica: None
+        """Called with a replica's name when it is about to send a create."""
+        self.sent: Callable[[str], bool] = lambda _replica: False
+        """Called when one has left it; whether it is nobody's any more."""
         self.taken_at: dict[str, int] = {}
         """When an order of an id was first taken (ms)."""
         self.taken: Callable[[PaperOrder], None] = lambda _order: None
@@ -238,6 +242,8 @@ class SimAdapter:
         if not venue.up:
             raise Unavailable("the venue is down")
         self._banned()
+        venue.sending(self._replica)
+        await asyncio.sleep(0)
         if before_send is not None:
             before_send()
         built = venue.now_ms() + int((self._skew() - self._known_skew) * 1000)
@@ -265,10 +271,10 @@ class SimAdapter:
                 arrived.set_result(None)
 
         lost = roll < faults.lost_before + faults.lost_after
-        # What loses answers delays requests too: some arrive after they were given up here.
-        self._outside(
-            draw.uniform(0.1, self.request_ttl_ms / 1000 + 1) if lost and draw.random() < 0.5 else self._delay(), arrive
-        )
+        # What loses answers, or senders, delays requests too: some arrive after they were given up here.
+        ttl = self.request_ttl_ms / 1000
+        late = (venue.sent(self._replica) or lost) and draw.random() < 0.5
+        self._outside(draw.uniform(0.1, ttl + 1) if late else self._delay(), arrive)
         if lost:
             await asyncio.sleep(draw.uniform(0.05, 3))
             raise Unknown("the answer was lost")

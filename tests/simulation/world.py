@@ -210,6 +210,8 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
         _weather(world, draw)
     for _ in range(draw.choice((1, 1, 2, 3))):
         world.start_replica()
+    if not calm:
+        _strike_senders(world, random.Random(f"{seed}:senders"))
     beating = asyncio.create_task(_beat(world, random.Random(f"{seed}:beats")))
     fates = asyncio.create_task(_fates(world, draw)) if not calm else None
     await _trade(world, draw)
@@ -422,14 +424,7 @@ async def _fates(world: World, draw: random.Random) -> None:
         if fate == "kill" and living:
             victim = draw.choice(living)
             steps = draw.randint(0, 400)
-
-            def strike(victim: SimReplica = victim) -> None:
-                world.note(f"{victim.name} is killed")
-                world.fates.append((world.loop.time(), world.loop.time()))
-                victim.kill()
-
-            world.loop.after(victim.name, steps, strike)
-            world.loop.call_later(draw.uniform(1, 8), world.start_replica)
+            world.loop.after(victim.name, steps, partial(_kill, world, victim, draw.uniform(1, 8)))
         elif fate == "freeze" and living:
             victim = draw.choice(living)
             seconds = draw.uniform(1, 15)
@@ -470,6 +465,39 @@ async def _fates(world: World, draw: random.Random) -> None:
             world.note(f"{victim.name}'s clock jumps by {jump:+.1f} s")
         elif fate == "more" and len(living) < 3:
             world.start_replica()
+
+
+def _strike_senders(world: World, draw: random.Random) -> None:
+    """In some runs replicas freeze just before a create leaves them, or die just after: as bad a moment as there is."""
+    freezing, dying = draw.choice((0.0, 0.05)), draw.choice((0.0, 0.05))
+
+    def find(name: str) -> SimReplica:
+        return next(replica for replica in world.replicas if replica.name == name)
+
+    def sending(name: str) -> None:
+        if draw.random() < freezing and world.loop.time() < LIFE:
+            _freeze(world, find(name), draw.uniform(3, 12))
+
+    def sent(name: str) -> bool:
+        if draw.random() >= dying or world.loop.time() >= LIFE:
+            return False
+        _kill(world, find(name), draw.uniform(0.5, 5))
+        return True
+
+    for venue in world.venues.values():
+        venue.sending, venue.sent = sending, sent
+
+
+def _kill(world: World, victim: SimReplica, seconds: float) -> None:
+    """It is gone; another starts after some seconds."""
+    world.note(f"{victim.name} is killed")
+    world.fates.append((world.loop.time(), world.loop.time()))
+    victim.kill()
+    token = REPLICA.set("")
+    try:
+        world.loop.call_later(seconds, world.start_replica)
+    finally:
+        REPLICA.reset(token)
 
 
 def _freeze(world: World, victim: SimReplica, seconds: float) -> None:
