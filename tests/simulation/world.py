@@ -8,6 +8,7 @@ import logging
 import random
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -141,20 +142,23 @@ PATIENCE = 12.0
 
 @contextmanager
 def virtual_clock(loop: SimLoop, skews: Mapping[str, float]) -> Iterator[None]:
-    """The process's clocks are the loop's: whatever asks the time is told the virtual one, by its replica's wrong clock."""
-    real = time.monotonic, time.time, time.time_ns
+    """The process's clocks are the loop's: whatever asks the time is told the virtual one, by its replica's wrong clock.
+    What is drawn from the machine is drawn from the seed."""
+    real = time.monotonic, time.time, time.time_ns, uuid.uuid4
     time.monotonic = loop.time  # type: ignore[assignment]
     time.time = lambda: EPOCH + loop.time() + skews.get(REPLICA.get(), 0.0)
     time.time_ns = lambda: int(time.time() * 1e9)
+    uuid.uuid4 = lambda: uuid.UUID(int=random.getrandbits(128))
     try:
         yield
     finally:
-        time.monotonic, time.time, time.time_ns = real
+        time.monotonic, time.time, time.time_ns, uuid.uuid4 = real
 
 
 def simulate(seed: int, *, calm: bool = False) -> oracle.Verdict:
     """Run a seed to its end and judge it. The same seed gives the same run."""
     structlog.configure(processors=[_silence])
+    gc.disable()  # when the collector comes, what the dead left behind would do something: a run may not depend on that
     if not gc.get_freeze_count():
         gc.freeze()  # what was imported need not be looked through when the dead are buried
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
