@@ -95,13 +95,15 @@ class Outbox:
         """Wait until shards' events are out, as long as given."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            waiting = [shard for shard in shards if shard in self._tasks and await self._store.length(shard)]
+            try:
+                waiting = [shard for shard in shards if shard in self._tasks and await self._store.length(shard)]
+            except STORE_ERRORS:
+                waiting = list(shards)  # it may be back in time
             if not waiting:
                 return
             for shard in waiting:
-                self.wake(
-                    shard
-                )  # what other replicas accept for a shard's owner wakes its order, which nobody works any more
+                # What other replicas accept for a shard's owner wakes its order, which nobody works any more.
+                self.wake(shard)
             await asyncio.sleep(0.02)
         log.warning("events are left to the next owner", shards=sorted(shards))
 

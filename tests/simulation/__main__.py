@@ -25,21 +25,28 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many (default %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first one (default %(default)s)")
     parser.add_argument("--seed", type=int, help="run this one alone and tell its story")
-    parser.add_argument("--mutants", action="store_true", help="switch each safeguard off in turn")
+    parser.add_argument(
+        "--mutants",
+        nargs="?",
+        const="",
+        metavar="NAMES",
+        help="switch each safeguard off in turn, or those of a comma list",
+    )
     parser.add_argument("--mutant", help="switch this safeguard off")
+    parser.add_argument("--each", action="store_true", help="a line for each seed")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of sets of texts would be another one in every process.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
-    if options.mutants:
-        return _mutants(options.seeds, options.first, options.processes)
+    if options.mutants is not None:
+        return _mutants(options.mutants, options.seeds, options.first, options.processes)
     if options.seed is not None:
         verdict = _run((options.seed, options.mutant))
         print(verdict)
         return 1 if verdict.broken else 0
-    return _seeds(range(options.first, options.first + options.seeds), options.mutant, options.processes)
+    return _seeds(range(options.first, options.first + options.seeds), options.mutant, options.processes, options.each)
 
 
 def _run(job: tuple[int, str | None]):  # type: ignore[no-untyped-def]
@@ -74,7 +81,7 @@ LONGEST = 300
 _applied: set[str] = set()
 
 
-def _seeds(seeds: range, mutant: str | None, processes: int) -> int:
+def _seeds(seeds: range, mutant: str | None, processes: int, each: bool) -> int:
     started = REAL()
     broken, orders, children, fills, steps, seconds = [], 0, 0, 0, 0, 0.0
     with ProcessPoolExecutor(processes) as pool:
@@ -84,6 +91,8 @@ def _seeds(seeds: range, mutant: str | None, processes: int) -> int:
             fills += verdict.fills
             steps += verdict.steps
             seconds += verdict.virtual_seconds
+            if each:
+                print(f"seed {verdict.seed}: {verdict.steps:,} steps", flush=True)
             if verdict.broken:
                 broken.append(verdict)
                 if mutant is None:
@@ -101,14 +110,14 @@ def _seeds(seeds: range, mutant: str | None, processes: int) -> int:
     return 1 if broken else 0
 
 
-def _mutants(seeds: int, first: int, processes: int) -> int:
+def _mutants(names: str, seeds: int, first: int, processes: int) -> int:
     """Each in a process of its own, until a seed fails; returns how many were not noticed."""
     from tests.simulation.mutants import MUTANTS
 
-    unseen = 0
+    unseen, chosen = 0, names.split(",") if names else list(MUTANTS)
     print(f"{'safeguard switched off':26} {'failed at seed':>14} {'seen':>6}   as")
     with multiprocessing.get_context("fork").Pool(processes, maxtasksperchild=1) as pool:
-        for name, seed, broken in pool.imap(_first_noticed, [(name, seeds, first) for name in MUTANTS]):
+        for name, seed, broken in pool.imap(_first_noticed, [(name, seeds, first) for name in chosen]):
             unseen += seed is None
             at = f"{seed:>14} {seed - first + 1:>6}" if seed is not None else f"{'-':>14} {'no':>6}"
             print(f"{name:26} {at}   {broken[:110] or f'NOT NOTICED in {seeds} seeds'}", flush=True)

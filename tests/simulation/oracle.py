@@ -80,7 +80,8 @@ class Verdict:
 
     def __str__(self) -> str:
         told = "\n  ".join(self.broken) or "every promise held"
-        return f"seed {self.seed}: {told}\n  -- what befell whom --\n  " + "\n  ".join(self.history)
+        ran = f"{self.steps:,} steps, {self.virtual_seconds:.3f} virtual seconds"
+        return f"seed {self.seed}: {told}\n  {ran}\n  -- what befell whom --\n  " + "\n  ".join(self.history)
 
 
 def by_order(published: Iterable[OrderEvent]) -> dict[str, list[OrderEvent]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import random
 from collections.abc import Coroutine
@@ -124,11 +123,16 @@ class SimReplica:
 
     async def _stop(self) -> None:
         self.world.bus.leave(self.name)
-        if self.service is not None:
-            with contextlib.suppress(TimeoutError):
+        try:
+            if self.service is not None:
                 async with asyncio.timeout(9.0):
                     await self.service.finish(10.0)
                     await self.service.hand_over(10.0)
+        except TimeoutError:
+            pass  # the daemon goes all the same
+        except Exception as error:
+            if self.alive:
+                self.world.died(self, error)
         self.kill()
 
     def _watch(self, name: str, work: Coroutine[Any, Any, Any]) -> None:

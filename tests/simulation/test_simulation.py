@@ -6,6 +6,7 @@ Each batch runs in a process of its own, with the order of sets fixed. `make sim
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,13 +36,18 @@ def test_every_promise_holds_in_every_run(first: int) -> None:
 
 
 def test_a_seed_is_one_run() -> None:
-    one, two = simulation("--seed", "7"), simulation("--seed", "7")
-    assert one.stdout == two.stdout
-    assert "every promise held" in one.stdout
+    """Alone, again, and after others in the same process."""
+    alone, again = simulation("--seed", "7"), simulation("--seed", "7")
+    assert alone.stdout == again.stdout
+    assert "every promise held" in alone.stdout
+    steps = re.search(r"[\d,]+ steps", alone.stdout)
+    after_others = simulation("--first", "5", "--seeds", "3", "--each")
+    assert steps is not None
+    assert f"seed 7: {steps.group()}" in after_others.stdout
 
 
-@pytest.mark.parametrize("mutant", ["signal_dedupe", "fill_dedupe", "blind_resend"])
-def test_a_safeguard_switched_off_is_noticed(mutant: str) -> None:
+def test_safeguards_switched_off_are_noticed() -> None:
     """A sample; `python -m tests.simulation --mutants` prints the whole table."""
-    done = simulation("--mutant", mutant, "--seeds", "24")
-    assert done.returncode == 1, f"{mutant} was not noticed: {done.stdout}"
+    sample = "epoch_check,early_acknowledge,blind_resend,expiry_wait,signal_dedupe,fill_dedupe,intent_before_send,reconciliation"
+    done = simulation("--mutants", sample, "--seeds", "60")
+    assert done.returncode == 0, done.stdout
