@@ -67,6 +67,7 @@ class ShardLeases:
         self._leaving = asyncio.Event()
         self._nudge = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._restoring = False
         self.replicas = 0
         self.last_beat: float | None = None
         """Monotonic time of the last beat at which the store answered and every lease was renewed."""
@@ -76,19 +77,31 @@ class ShardLeases:
         return self._owned
 
     async def run(self) -> None:
-        """Beat until cancelled."""
-        while True:
-            started = time.monotonic()
-            try:
-                await self._beat()
-            except STORE_ERRORS as error:
-                self._metrics.lease_failed()
-                log.error("leases not renewed: the store does not answer", error=str(error))
-            self._drop_invalid()
-            rest = self._ttl / BEATS - (time.monotonic() - started)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), max(rest, 0.05))
-            self._nudge.clear()
+        """Beat until cancelled: renew what is owned at every beat, and beside it see what should be owned.
+
+        Renewing waits for nothing else: with little time to be had, the rest of a beat can take longer than a lease lasts.
+        """
+        arranging: asyncio.Task[None] | None = None
+        try:
+            while True:
+                started = time.monotonic()
+                try:
+                    await self._renew()
+                except STORE_ERRORS as error:
+                    self._metrics.lease_failed()
+                    log.error("leases not renewed: the store does not answer", error=str(error))
+                self._drop_invalid()
+                if arranging is None or arranging.done():
+                    arranging = asyncio.ensure_future(self._guard(self._arrange()))
+                rest = self._ttl / BEATS - (time.monotonic() - started)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._nudge.wait(), max(rest, 0.05))
+                if self._nudge.is_set() and not arranging.done():
+                    await asyncio.wait([arranging], timeout=max(rest, 0.05))  # it may have looked before
+                self._nudge.clear()
+        finally:
+            if arranging is not None:
+                arranging.cancel()
 
     def wake(self) -> None:
         """Beat now: a shard may have been released."""
@@ -108,20 +121,28 @@ class ShardLeases:
         except STORE_ERRORS as error:
             log.warning("leases not released: they run out by themselves", error=str(error))
 
-    async def _beat(self) -> None:
+    async def _renew(self) -> None:
         leases = list(self._owned.values())
+        if not leases:
+            await self._store.server_time_ms()  # whether it answers is to be known all the same
         waiting = await asyncio.gather(*(self._ledger.renew(lease, self._ttl, self._ttl * MARGIN) for lease in leases))
         for lease, entries in zip(leases, waiting, strict=True):
+            if self._owned.get(lease.shard) is not lease:
+                continue  # given away meanwhile
             if entries is None:
                 self._lose(lease.shard)
             elif entries and lease.shard not in self._giving:
                 self._start(self._inbox(lease.shard))
+        self.last_beat = time.monotonic()
+
+    async def _arrange(self) -> None:
+        """Be counted, hold our share of the shards, and tell that we live."""
         await self._register()
         await self._balance()
-        if not self._ledger.whole:
-            await self._restore()
+        if not self._ledger.whole and not self._restoring:
+            self._restoring = True
+            self._start(self._restore())  # leases are renewed meanwhile
         await self._pulse()
-        self.last_beat = time.monotonic()
         self._metrics.shards_owned(len(self._owned))
 
     async def _pulse(self) -> None:
@@ -146,7 +167,10 @@ class ShardLeases:
 
     async def _restore(self) -> None:
         """The store is another process than before: it may lack the last writes."""
-        found = await self._ledger.restore({shard: lease for shard, lease in self._owned.items() if lease.valid})
+        try:
+            found = await self._ledger.restore({shard: lease for shard, lease in self._owned.items() if lease.valid})
+        finally:
+            self._restoring = False
         self._metrics.restored(found)
         told = {outcome.name.lower(): count for outcome, count in found.items()}
         if not self._ledger.whole:

@@ -409,8 +409,9 @@ class Ledger:
         """
         restarted = self.restarted_at
         found = dict.fromkeys(Restored, 0)
-        for shard in self._journal.shards(self._in_doubt_since):
-            for outcome, count in (await self.restore_shard(shard, leases.get(shard))).items():
+        shards = self._journal.shards(self._in_doubt_since)
+        for part in await asyncio.gather(*(self.restore_shard(shard, leases.get(shard)) for shard in shards)):
+            for outcome, count in part.items():
                 found[outcome] += count
         patient = restarted is not None and time.monotonic() - restarted < OTHERS_SECONDS
         if self.restarted_at == restarted and not (found[Restored.MISSING] and patient):
