@@ -38,6 +38,7 @@ ORDERS: dict[str, Any] = {
     "open_orders": lambda adapter: adapter.open_orders(),
     "fills": lambda adapter: adapter.fills(BTC),
     "balances": lambda adapter: adapter.balances(),
+    "positions": lambda adapter: adapter.positions(),
     "run_stream": lambda adapter: adapter.run_stream(Sink()),
     "cancel_all_after": lambda adapter: adapter.cancel_all_after(60),
 }
