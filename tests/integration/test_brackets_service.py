@@ -335,7 +335,8 @@ async def test_a_venue_without_stops_is_watched(poor: System) -> None:
     for name in ("long", "profits"):
         profit = await resting(system, name, profits)
         assert Decimal(profit["price"]) == 51_000
-        assert any("held by the service" in note for note in system.events(name)[0].notes)
+        accepted = await system.told(name, "accepted")
+        assert any("held by the service" in note for note in accepted.notes)
     await system.told("naked", "filled")
     await system.signal("stop", side="sell", order_type="stop", stop_price=49_000, quantity=Decimal("0.1"))
     venue_held = {"trigger_at": "venue"}
