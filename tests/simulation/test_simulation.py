@@ -48,6 +48,8 @@ def test_a_seed_is_one_run() -> None:
 
 def test_safeguards_switched_off_are_noticed() -> None:
     """A sample; `python -m tests.simulation --mutants` prints the whole table."""
-    sample = "epoch_check,early_acknowledge,blind_resend,expiry_wait,signal_dedupe,fill_dedupe,intent_before_send,late_fills"
+    sample = (
+        "epoch_check,early_acknowledge,blind_resend,expiry_wait,signal_dedupe,fill_dedupe,intent_before_send,late_fills"
+    )
     done = simulation("--mutants", sample, "--seeds", "60")
     assert done.returncode == 0, done.stdout
