@@ -9,7 +9,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch, ends = tonumber(lease[2] or '0'), tonumber(lease[3] or '0')
 if ARGV[1] == 'acquire' then
-  if lease[1] and (now < ends or (ARGV[5] == 'own' and lease[1] ~= ARGV[2])) then return {'HELD', lease[1], epoch, ends - now} end
+  if lease[1] and (now < ends or (ARGV[5] == 'own' and lease[1] ~= ARGV[2])) then return {'HELD', lease[1], epoch, math.max(ends - now, 0)} end
   redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'epoch', epoch + 1, 'until', now + ARGV[4], 'before', ends)
   return {'OK', ARGV[2], epoch + 1, ends, now, lease[4] or ''}
 end
