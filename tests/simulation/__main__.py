@@ -40,6 +40,11 @@ def main() -> int:
         # The order of sets of texts would be another one in every process.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
+    from tests.simulation.mutants import MUTANTS
+
+    named = {*(options.mutants or "").split(","), options.mutant or ""} - {""}
+    if unknown := sorted(named - MUTANTS.keys()):
+        parser.error(f"no such safeguard: {', '.join(unknown)}; there are {', '.join(MUTANTS)}")
     if options.mutants is not None:
         return _mutants(options.mutants, options.seeds, options.first, options.processes)
     if options.seed is not None:
