@@ -54,8 +54,10 @@ class Feeds:
                 continue
             if what in _SNAPSHOTS or what == "bookTicker":
                 self._tell_book(client, stream, kind, {"s": market.spec.id}, market, now)
-            elif what.removeprefix("kline_") in INTERVALS:
-                self._tell_candle(client, stream, market, what.removeprefix("kline_"), now, closed=None)
+            elif (interval := what.removeprefix("kline_")) in INTERVALS:
+                # Noted here: it may end before the first flush that knows of this listener.
+                self._open.setdefault((market.spec.id, interval), now // INTERVALS[interval] * INTERVALS[interval])
+                self._tell_candle(client, stream, market, interval, now, closed=None)
 
     def flush(self) -> None:
         """Tell what changed in the books, and the candles of what traded or ended."""
