@@ -188,9 +188,6 @@ class Commands:
             fields = command.model_dump(exclude_none=True)
             return await self._refuse(fields, command_id, "order_id", "no such order")
         shard = self._ledger.shard_of(key)
-        if await self._ledger.command_seen(shard, command_id):
-            log.info("command seen before", command_id=command_id)
-            return None
         if self._runner.lease_of(key) is None and handed:
             raise Fenced(f"shard {shard}")  # handed on, it would come back at once, for as long as that lasts
         if self._runner.lease_of(key) is None:
@@ -208,9 +205,7 @@ class Commands:
             lookback = ALGORITHMS[parent.algorithm].lookback
             if lookback is not None:
                 history = await self._histories.candles(parent.home, parent.symbol, lookback)
-        await actor.booked(_booking(actor, command, history))
-        await self._ledger.remember_command(shard, command_id)
-        log.info("command carried out", type=command.type, order_id=actor.state.parent.order_id, reason=command.reason)
+        await actor.booked(_booking(actor, command, command_id, history))
         return None
 
     async def _refuse(self, fields: Mapping[str, Any], command_id: str, field: str, reason: str) -> None:
@@ -234,10 +229,13 @@ class Commands:
         self._wake_outbox(self._ledger.shard_of(key))
 
 
-def _booking(actor: OrderActor, command: OrderCommand, history: Sequence[Candle]) -> Booking:
+def _booking(actor: OrderActor, command: OrderCommand, command_id: str, history: Sequence[Candle]) -> Booking:
     state = actor.state
 
     def book(now: int) -> None:
+        if not state.commanded(command_id):
+            actor.log.info("command seen before", command_id=command_id)
+            return
         field: str | None = "order_id"
         match command:
             case CancelOrder():
@@ -249,5 +247,6 @@ def _booking(actor: OrderActor, command: OrderCommand, history: Sequence[Candle]
                 refusal = state.pause(isinstance(command, PauseOrder), command.reason, now)
         if refusal is not None:
             state.answer(f"{command.type} refused: {refusal}", now, field)
+        actor.log.info("command carried out", type=command.type, reason=command.reason, refusal=refusal)
 
     return book

@@ -84,6 +84,9 @@ class OrderState:
         self._untold: dict[str, list[Fill]] = {}
         self._events: list[OrderEvent] = []
         self._places: set[Role] = set()
+        self._commands: set[str] = set()
+        """The ids of the commands that were carried out."""
+        self._new_commands: list[str] = []
         self._touched = False
         self._was_over = False
 
@@ -97,6 +100,7 @@ class OrderState:
         state._by_id = {child.child_id: child for child in record.children}
         state.fills = list(record.fills)
         state._was_over = state.over
+        state._commands = record.commands
         state._booked = {(fill.child_id, fill.trade_id) for fill in record.fills}
         return state
 
@@ -164,7 +168,7 @@ class OrderState:
     def take(self, now: int) -> Change | None:
         """What changed since the last call; None when nothing did."""
         self._tell_fills(now)
-        if not (self._touched or self._dirty or self._events):
+        if not (self._touched or self._dirty or self._events or self._new_commands):
             return None
         over = self.over
         change = Change(
@@ -176,8 +180,10 @@ class OrderState:
             over=over,
             reopened=self._was_over and not over,
             held=self.entries.filled,
+            commands=self._new_commands,
         )
         self._dirty, self._fills, self._events, self._places, self._touched = {}, [], [], set(), False
+        self._new_commands = []
         self._was_over = over
         return change
 
@@ -294,6 +300,14 @@ class OrderState:
         )
         if last is not None:
             self._tell_opened(last, fills, now)
+
+    def commanded(self, command_id: str) -> bool:
+        """Note that a command is carried out, with the commit that does it; False: it was before."""
+        if command_id in self._commands:
+            return False
+        self._commands.add(command_id)
+        self._new_commands.append(command_id)
+        return True
 
     def request_cancel(self, reason: str | None, now: int) -> str | None:
         """Book a request to cancel; returns why it cannot be, or None."""

@@ -241,6 +241,8 @@ class Ledger:
             fields += [f"c:{child.number}", exact_json.encode(child)]
         for fill in change.fills:
             fields += [f"f:{fill.child_id}:{fill.trade_id}", exact_json.encode(fill)]
+        for command_id in change.commands:
+            fields += [f"m:{command_id}", ""]
         arguments = [
             self._next_operation(),
             self._instance,
@@ -298,7 +300,7 @@ class Ledger:
         return bool(await self._store.call("EXISTS", self.shards[shard].command(command_id)))
 
     async def remember_command(self, shard: int, command_id: str) -> None:
-        """A command was carried out: repeating it does nothing."""
+        """A command that concerns no order was carried out: repeating it does nothing. What an order was told is in its own record."""
         await self._store.call("SET", self.shards[shard].command(command_id), "1", "EX", COMMAND_MEMORY_SECONDS)
 
     async def hand_command(self, shard: int, command: bytes) -> None:

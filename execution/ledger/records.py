@@ -91,12 +91,16 @@ class Change(msgspec.Struct, kw_only=True):
     """It was over and is not any more: a fill came late that needs protection."""
     held: Decimal = Decimal(0)
     """What the entry has filled: the most that exits may close."""
+    commands: Sequence[str] = ()
+    """The ids of the commands that it carries out."""
 
 
 class LoadedOrder(msgspec.Struct):
     parent: ParentOrder
     children: list[ChildOrder]
     fills: list[Fill]
+    commands: set[str] = msgspec.field(default_factory=set)
+    """The ids of the commands that were carried out."""
 
 
 def parse_order(flat: Any) -> LoadedOrder | None:
@@ -105,6 +109,7 @@ def parse_order(flat: Any) -> LoadedOrder | None:
     parent: ParentOrder | None = None
     children: list[ChildOrder] = []
     fills: list[Fill] = []
+    commands: set[str] = set()
     for name, value in pairs:
         if name == b"parent":
             parent = _parent.decode(value)
@@ -112,6 +117,8 @@ def parse_order(flat: Any) -> LoadedOrder | None:
             children.append(_child.decode(value))
         elif name.startswith(b"f:"):
             fills.append(_fill.decode(value))
+        elif name.startswith(b"m:"):
+            commands.add(name[2:].decode())
         elif name == b"v":
             version = int(value)
     if parent is None:
@@ -119,4 +126,4 @@ def parse_order(flat: Any) -> LoadedOrder | None:
     parent.version = version
     children.sort(key=lambda child: child.number)
     fills.sort(key=lambda fill: (fill.timestamp, fill.trade_id))
-    return LoadedOrder(parent, children, fills)
+    return LoadedOrder(parent, children, fills, commands)

@@ -356,12 +356,9 @@ def search_of_the_forgotten() -> None:
 
 def command_memory() -> None:
     """A command that comes again is carried out again."""
-    from execution.ledger import Ledger
+    from execution.order_state import OrderState
 
-    async def never(*_: Any) -> bool:
-        return False
-
-    _set(Ledger, "command_seen", never)
+    _set(OrderState, "commanded", lambda *_: True)
 
 
 def protecting_size() -> None:
@@ -385,6 +382,125 @@ def protecting_size() -> None:
     order_actor.decide = whole
     approve = WireGate.approve
     _set(WireGate, "approve", lambda self, key, _, child: approve(self, key, 10**9, child))
+
+
+def cancel_lane() -> None:
+    """At the venue's rate limit cancels wait behind orders, as these do behind each other."""
+    from adapters.ccxt_venue.limiter import Lane, Limiter
+
+    turn = Limiter.turn
+
+    async def in_order(self: Limiter, weight: float, lane: Lane) -> None:
+        await turn(self, weight, Lane.ORDER if lane is Lane.URGENT else lane)
+
+    _set(Limiter, "turn", in_order)
+
+
+def acquire_check() -> None:
+    """A shard is taken although its lease has not ended."""
+    from execution.ledger import ledger
+    from execution.store import Script
+
+    text = ledger._LEASE.text
+    changed = text.replace("now < ends or (", "(", 1)
+    assert changed != text
+    ledger._LEASE = Script.of("mutant", changed)
+
+
+def renew_check() -> None:
+    """A lease is renewed whoever holds it by now."""
+    from execution.ledger import ledger
+    from execution.store import Script
+
+    text = ledger._LEASE.text
+    changed = text.replace("if lease[1] ~= ARGV[2] or lease[2] ~= ARGV[3] then return", "if false then return", 1)
+    changed = changed.replace("if now >= ends then return", "if false then return", 1)
+    assert changed.count("if false") == 2
+    ledger._LEASE = Script.of("mutant", changed)
+
+
+def outbox_order() -> None:
+    """Events are published in any order."""
+    from execution.outbox import Outbox
+
+    publish = Outbox._publish
+
+    async def backwards(self: Any, messages: Any) -> None:
+        await publish(self, messages[::-1])
+
+    _set(Outbox, "_publish", backwards)
+
+
+def projected() -> None:
+    """The public keys are written by chance only."""
+    import random
+
+    from execution.projections import Projections
+
+    apply = Projections.apply
+
+    async def now_and_then(self: Any, *arguments: Any) -> None:
+        if random.random() < 0.7:
+            await apply(self, *arguments)
+
+    _set(Projections, "apply", now_and_then)
+
+
+def trade_cursor() -> None:
+    """The public stream of trades takes each as often as it is offered."""
+    from execution.ledger import outbox
+    from execution.store import Script
+
+    text = outbox._TRADES.text
+    changed = text.replace("if ARGV[at] > cursor then", "if true then", 1)
+    assert changed != text
+    outbox._TRADES = Script.of("mutant", changed)
+
+
+def dead_man() -> None:
+    """The dead man's switch never trips."""
+    from execution.ledger.pulses import PulseStore
+
+    async def never(*_: Any) -> bool:
+        return False
+
+    _set(PulseStore, "trip", never)
+
+
+def dead_man_doubts() -> None:
+    """It trips however little could be heard of the strategy."""
+    from execution.dead_man import DeadMan
+    from execution.pulses import Pulses
+
+    async def sure(_: Any) -> bool:
+        return True
+
+    _set(DeadMan, "_could_hear", sure)
+    _set(Pulses, "restart", lambda *_: None)
+
+
+def pause() -> None:
+    """A paused order is worked on."""
+    import copy
+
+    from execution.order_actor import OrderActor
+    from execution.venue_requests import Requests
+
+    view, why_not = OrderActor._view, Requests._why_not
+
+    def going(self: OrderActor, now: int) -> Any:
+        import msgspec
+
+        seen = view(self, now)
+        order = copy.copy(seen.order)
+        order.paused = False
+        return msgspec.structs.replace(seen, order=order)
+
+    _set(OrderActor, "_view", going)
+    _set(Requests, "_why_not", lambda self, child: None if (why := why_not(self, child)) == _PAUSED else why)
+
+
+_PAUSED = "paused before it was sent"
 
 
 MUTANTS: dict[str, Callable[[], None]] = {
@@ -416,5 +532,14 @@ MUTANTS: dict[str, Callable[[], None]] = {
         search_of_the_forgotten,
         command_memory,
         protecting_size,
+        cancel_lane,
+        acquire_check,
+        renew_check,
+        outbox_order,
+        projected,
+        trade_cursor,
+        dead_man,
+        dead_man_doubts,
+        pause,
     )
 }

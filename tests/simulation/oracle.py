@@ -16,10 +16,21 @@ import msgspec
 
 from execution.ledger import LoadedOrder, keys, order_key
 from schemas.event import OrderEvent
-from schemas.order import ChildOrder, Role
+from schemas.order import ChildOrder, OrderStatus, Role
 from schemas.terms import Side
 
 ZERO = Decimal(0)
+PUBLIC = {
+    OrderStatus.ACCEPTED: "OPEN",
+    OrderStatus.WORKING: "OPEN",
+    OrderStatus.PARTIALLY_FILLED: "PARTIAL",
+    OrderStatus.FILLED: "FILLED",
+    OrderStatus.CANCELED: "CANCELED",
+    OrderStatus.REJECTED: "REJECTED",
+    OrderStatus.EXPIRED: "EXPIRED",
+    OrderStatus.FAILED: "FAILED",
+}
+"""How `ORDER:<id>` names what an order's status is."""
 LONGEST_REQUEST_MS = 16_000
 """How long after it was sent a venue may still take a request, in any of the worlds judged here."""
 
@@ -52,6 +63,10 @@ class Records:
     """By order id, in order of sequence, each once."""
     signals: Collection[str]
     """What was published and has to be an order or a rejection."""
+    public: Mapping[str, tuple[str, Decimal]] | None = None
+    """The state and what has filled, by order id, as `ORDER:<id>` says; None: not looked at."""
+    trades: Sequence[tuple[str, str]] = ()
+    """The (client order id, trade id) of each entry of `STREAM:TRADE`, where `public` is looked at."""
     waiting_events: int = 0
     """How many still wait in the outbox."""
     deaths: Sequence[str] = ()
@@ -134,6 +149,8 @@ def judge(records: Records, verdict: Verdict) -> Verdict:
             forgotten.add(order.parent.order_id)
         _judge_order(order, verdict)
         _judge_events(order, records.events.get(order.parent.order_id, ()), verdict, twice=key in records.forgotten)
+    if records.public is not None:
+        _judge_public(records, records.public, verdict)
     for order_id, sequence in records.events.items():
         if order_id in forgotten or order_id in {f"ord_{key}" for key in records.forgotten}:
             continue
@@ -180,6 +197,23 @@ def _venues_against_ledger(records: Records, verdict: Verdict) -> None:
             say(f"{order.parent.order_id} is overfilled: {entry} of {order.parent.quantity}")
         if closed > entry:
             say(f"{order.parent.order_id}: its exits closed {closed} of {entry}")
+
+
+def _judge_public(records: Records, public: Mapping[str, tuple[str, Decimal]], verdict: Verdict) -> None:
+    """What outside readers find against the ledger."""
+    say, told = verdict.broken.append, Counter(records.trades)
+    for key, order in records.ledger.items():
+        if order is None or key in records.forgotten:
+            continue
+        parent = order.parent
+        filled = sum((child.filled for child in order.children if child.role is Role.ENTRY), ZERO)
+        found = public.get(parent.order_id)
+        if found != (PUBLIC[parent.status], filled):
+            say(f"ORDER:{parent.order_id} says {found}, the ledger {parent.status} {filled}")
+        for fill in order.fills:
+            times = told[fill.child_id, fill.trade_id]
+            if times != 1:
+                say(f"STREAM:TRADE has {fill.trade_id} of {fill.child_id} {times} times")
 
 
 def _judge_child(at_venue: AtVenue, child: ChildOrder, order: LoadedOrder, verdict: Verdict) -> None:

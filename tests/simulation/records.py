@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,8 +36,20 @@ def records(world: World, *, at_the_end: bool = False) -> Records:
             ]
             for venue in world.venues.values()
         },
-        ledger={name.rpartition(":")[2]: parse_order(flat) for name, flat in world.redis.hashes("order:")},
+        ledger={name.rpartition(":")[2]: parse_order(flat) for name, flat in world.redis.hashes("}:order:")},
         events=by_order(_event.decode(kept.message.data) for kept in world.bus.topic("events").kept.values()),
+        public={
+            name.removeprefix("ORDER:"): (fields[b"state"].decode(), Decimal(fields[b"filled"].decode()))
+            for name, fields in world.redis.hashes("ORDER:")
+        }
+        if at_the_end
+        else None,
+        trades=[
+            (fields[b"client_order_id"].decode(), fields[b"trade_id"].decode())
+            for _, fields in world.redis.stream(keys.STREAM_TRADE)
+        ]
+        if at_the_end
+        else (),
         signals=world.signals,
         waiting_events=sum(world.redis.stream_length(keys.ShardKeys(shard).outbox) for shard in range(4)),
         deaths=[f"{name} ended by itself: {type(error).__name__}: {error}" for name, error in world.deaths],

@@ -32,6 +32,7 @@ from adapters.base import (
     VenueOrder,
     VenueOrderStatus,
 )
+from adapters.ccxt_venue.limiter import Budget, Lane, Limiter
 from adapters.paper.matching import Matcher
 from adapters.paper.orders import OrderRecords, PaperOrder
 from schemas.market import BookLevel, Candle, MarketRules, OrderBook, PublicTrade
@@ -51,6 +52,10 @@ RULES = MarketRules(
     min_notional=Decimal(10),
     native=(OrderType.MARKET, OrderType.LIMIT, OrderType.STOP, OrderType.STOP_LIMIT),
 )
+
+
+WINDOW_MS = 1000
+"""Requests are counted per second, by the venue's clock."""
 
 
 @dataclass
@@ -85,10 +90,14 @@ class SimVenue:
         monotonic: Callable[[], float],
         *,
         request_ttl_ms: int,
+        rate_limit: int,
     ) -> None:
-        """`request_ttl_ms`: how long after it was built a request is carried out."""
+        """`request_ttl_ms`: how long after it was built a request is carried out; `rate_limit`: requests it answers per `WINDOW_MS`."""
         self.name = name
         self.request_ttl_ms = request_ttl_ms
+        self.rate_limit = rate_limit
+        self._used = (0, 0)
+        """The window of now, and how many requests came in it."""
         self.faults = Faults()
         self.down_until = 0.0
         self.banned_until = 0.0
@@ -102,6 +111,10 @@ class SimVenue:
         """Called with a replica's name when it is about to send a create."""
         self.sent: Callable[[str], bool] = lambda _replica: False
         """Called when one has left it; whether it is nobody's any more."""
+        self.told: Callable[[str, str], None] = lambda _replica, _child_id: None
+        """Called with a replica and the id of an order when it has been told how that stands."""
+        self.overtaken: Callable[[str, str], None] = lambda _replica, _child_id: None
+        """Called with a replica and the id of an order when it sends that before a cancel that waits."""
         self.taken_at: dict[str, int] = {}
         """When an order of an id was first taken (ms)."""
         self.taken: Callable[[PaperOrder], None] = lambda _order: None
@@ -159,6 +172,20 @@ class SimVenue:
         )
         return OrderBook(symbol=SYMBOL, bids=bids, asks=asks, received_at=self.monotonic())
 
+    def count(self) -> int:
+        """A request arrived; returns how many have in this window.
+
+        Raises:
+            RateLimited: that was one too many.
+        """
+        now = self.now_ms()
+        window, used = self._used
+        used = used + 1 if window == now // WINDOW_MS else 1
+        self._used = (now // WINDOW_MS, used)
+        if used > self.rate_limit:
+            raise RateLimited("too many requests", until=(now // WINDOW_MS + 1) * WINDOW_MS)
+        return used
+
     def place(self, order: ApprovedOrder) -> PaperOrder:
         known = self.records.open.get((order.symbol, order.client_order_id))
         if known is not None:
@@ -208,7 +235,11 @@ class SimAdapter:
         self._markets: dict[str, MarketSink] = {}
         self._stream_up = False
         self._skew = skew
-        self._known_skew = skew()
+        self._known_skew = 0.0
+        self._limiter = Limiter(self.health, weight=[Budget(WINDOW_MS, venue.rate_limit, "used")])
+        self._measure()
+        self._cancels_since: list[float] = []
+        """Since when the cancels wait that have not left."""
 
     async def start(self) -> None:
         self.health.ready = True
@@ -239,6 +270,9 @@ class SimAdapter:
     async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
         draw, venue, faults = self._random, self._venue, self._venue.faults
         await asyncio.sleep(draw.uniform(0, 0.003))
+        await self._limiter.turn(1, Lane.ORDER)
+        if any(since < venue.monotonic() for since in self._cancels_since):
+            venue.overtaken(self._replica, order.client_order_id)
         if not venue.up:
             raise Unavailable("the venue is down")
         self._banned()
@@ -258,10 +292,11 @@ class SimAdapter:
             """The request reaches the engine, whether or not anybody waits for it any more."""
             try:
                 if not -1000 <= venue.now_ms() - built <= self.request_ttl_ms:
-                    self._known_skew = self._skew()
+                    self._measure()
                     raise Retryable("outside of its window")
                 if not venue.up:
                     raise Retryable("maintenance")
+                venue.count()
                 if draw.random() < faults.rejected:
                     raise Rejected("refused by the venue")
                 outcome["told"] = venue.place(order).told(with_fills=True)
@@ -272,9 +307,11 @@ class SimAdapter:
 
         lost = roll < faults.lost_before + faults.lost_after
         # What loses answers, or senders, delays requests too: some arrive after they were given up here.
-        ttl = self.request_ttl_ms / 1000
-        late = (venue.sent(self._replica) or lost) and draw.random() < 0.5
-        self._outside(draw.uniform(0.1, ttl + 1) if late else self._delay(), arrive)
+        ttl, orphan = self.request_ttl_ms / 1000, venue.sent(self._replica)
+        late = (orphan or lost) and draw.random() < 0.5
+        # Where its sender died, rather at the end of its time: by then others may have taken its order over.
+        seconds = draw.triangular(0.1, ttl + 0.5, ttl) if orphan else draw.uniform(0.1, ttl + 1)
+        self._outside(seconds if late else self._delay(), arrive)
         if lost:
             await asyncio.sleep(draw.uniform(0.05, 3))
             raise Unknown("the answer was lost")
@@ -285,12 +322,21 @@ class SimAdapter:
             raise Unknown("no answer in time") from None
         await asyncio.sleep(draw.uniform(0.001, 0.02))
         if "error" in outcome:
+            self._limited(outcome["error"])
             raise outcome["error"]
         told: VenueOrder = outcome["told"]
         return told
 
     async def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
-        return await self._ask(lambda: self._venue.cancel(symbol, client_order_id, venue_order_id))
+        asked = self._venue.monotonic()
+        self._cancels_since.append(asked)
+        try:
+            await self._limiter.turn(1, Lane.URGENT)
+        finally:
+            self._cancels_since.remove(asked)
+        told = await self._ask(lambda: self._venue.cancel(symbol, client_order_id, venue_order_id))
+        self._venue.told(self._replica, client_order_id)
+        return told
 
     async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None = None) -> VenueOrder | None:
         def look() -> VenueOrder | None:
@@ -301,17 +347,27 @@ class SimAdapter:
             paper = self._venue.records.find(symbol, client_order_id, venue_order_id)
             return paper.told() if paper is not None else None
 
-        return await self._ask(look)
+        await self._limiter.turn(1, Lane.URGENT)
+        told = await self._ask(look)
+        if told is not None:
+            self._venue.told(self._replica, client_order_id)
+        return told
 
     async def open_orders(self, symbol: str | None = None) -> list[VenueOrder]:
-        return await self._ask(lambda: [paper.told() for paper in self._venue.records.open.values()])
+        await self._limiter.turn(1, Lane.READ)
+        found = await self._ask(lambda: [paper.told() for paper in self._venue.records.open.values()])
+        for told in found:
+            self._venue.told(self._replica, told.client_order_id)
+        return found
 
     async def fills(
         self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
     ) -> list[VenueFill]:
+        await self._limiter.turn(1, Lane.READ)
         return await self._ask(lambda: list(self._venue.records.fills(symbol, venue_order_id, since_ms)))
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
+        await self._limiter.turn(1, Lane.MARKET)
         return await self._ask(self._venue.book)
 
     async def candles(self, symbol: str, *, seconds: int, since_ms: int, limit: int = 1000) -> list[Candle]:
@@ -321,11 +377,16 @@ class SimAdapter:
         return []
 
     async def _ask(self, effect: Callable[[], Any]) -> Any:
-        draw, faults = self._random, self._venue.faults
+        draw, faults, sent = self._random, self._venue.faults, self._now()
         await asyncio.sleep(self._delay())
         if not self._venue.up:
             raise Unavailable("the venue is down")
         self._banned()
+        try:
+            self._limiter.observe({"used": str(self._venue.count())}, sent)
+        except RateLimited as error:
+            self._limited(error)
+            raise
         roll = draw.random()
         if roll < faults.busy:
             raise Retryable("busy")
@@ -338,6 +399,22 @@ class SimAdapter:
             raise Unknown("the answer was lost")
         await asyncio.sleep(draw.uniform(0.001, 0.02))
         return answer
+
+    def relieved(self) -> None:
+        """The venue's limit is another one from now on."""
+        self._limiter.adopt(Limiter(self.health, weight=[Budget(WINDOW_MS, self._venue.rate_limit, "used")]))
+
+    def _measure(self) -> None:
+        """Learn by how much our clock is wrong."""
+        self._known_skew = self._skew()
+        self._limiter.skew_ms = -int(self._known_skew * 1000)
+
+    def _now(self) -> int:
+        return self._venue.now_ms() + int(self._skew() * 1000)
+
+    def _limited(self, error: Exception) -> None:
+        if isinstance(error, RateLimited) and error.until is not None:
+            self._limiter.refused(error.until + int(self._skew() * 1000), orders_only=False)
 
     def _banned(self) -> None:
         if self._venue.monotonic() < self._venue.banned_until:
@@ -398,6 +475,7 @@ class SimAdapter:
         if fill is not None:
             self._sink.on_fill(self.name, fill)
         self._sink.on_order(self.name, told)
+        self._venue.told(self._replica, told.client_order_id)
 
     async def run_market(self, symbol: str, sink: MarketSink) -> None:
         await asyncio.sleep(self._random.uniform(0.01, 0.2))

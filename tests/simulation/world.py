@@ -32,7 +32,7 @@ from tests.simulation.redis import Faults as StoreFaults
 from tests.simulation.redis import SimRedis, SimStore
 from tests.simulation.replica import SHARDS, SimReplica
 from tests.simulation.venue import SYMBOL, SimVenue
-from tests.simulation.watch import BEAT_TIMEOUT, BOOKED_SECONDS, Watch
+from tests.simulation.watch import BEAT_TIMEOUT, BOOKED_SECONDS, SILENT_SECONDS, Watch
 
 _event = msgspec.json.Decoder(OrderEvent)
 EPOCH = 1_800_000_000.0
@@ -59,6 +59,8 @@ class World:
     history: list[str] = field(default_factory=list)
     """What befell whom, for people."""
     deaths: list[tuple[str, BaseException]] = field(default_factory=list)
+    commands: set[str] = field(default_factory=set)
+    """The ids of the commands that were given."""
     most: dict[str, Decimal] = field(default_factory=dict)
     """The largest quantity that was ever asked for, by order key."""
     fates: list[tuple[float, float]] = field(default_factory=list)
@@ -116,10 +118,13 @@ class World:
         """Keys of orders of which the store has ever lost something."""
         return {key for _, _, keys_lost in self.losses for key in keys_lost}
 
+    def published(self) -> Iterator[OrderEvent]:
+        """Every event as often as it was published, in that order."""
+        return (_event.decode(kept.message.data) for kept in self.bus.topic("events").kept.values())
+
     def service_events(self) -> list[OrderEvent]:
         """What was published that belongs to no order."""
-        events = (_event.decode(kept.message.data) for kept in self.bus.topic("events").kept.values())
-        return [event for event in events if event.sequence == 0]
+        return [event for event in self.published() if event.sequence == 0]
 
     # --- replicas -------------------------------------------------------------------------------------------------------
 
@@ -200,15 +205,22 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
     bus = SimBus(random.Random(f"{seed}:bus"), now_ms, monotonic)
     venues = {
         name: SimVenue(
-            name, random.Random(f"{seed}:{name}"), now_ms, monotonic, request_ttl_ms=draw.choice((2000, 2000, 8000))
+            name,
+            random.Random(f"{seed}:{name}"),
+            now_ms,
+            monotonic,
+            request_ttl_ms=draw.choice((2000, 8000)),
+            rate_limit=1000 if calm else draw.choice((1000, 1000, 12, 5)),
         )
         for name in ("alpha", "beta")[: draw.choice((1, 2))]
     }
     world = World(seed, loop, SimRedis(lambda: EPOCH + loop.time()), bus, venues, skews=skews)
     watch = world.watch
+    loop.set_exception_handler(lambda _, context: watch.unhandled(context))
     bus.acknowledged, world.redis.written = watch.acknowledged, watch.written
     for venue in venues.values():
         venue.taken, venue.refused_twice = watch.taken, watch.sent_again
+        venue.told, venue.overtaken = watch.told, watch.overtaken
     markets = [asyncio.create_task(venue.run()) for venue in venues.values()]
     if not calm:
         _weather(world, draw)
@@ -221,6 +233,7 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
     await _trade(world, draw)
     await asyncio.sleep(max(LIFE - loop.time(), 0))
     if fates is not None:
+        assert not fates.done(), fates.exception()
         fates.cancel()
     _calm(world)
     calm_at, ends, called_off = loop.time(), loop.time() + QUIET, False
@@ -230,6 +243,8 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
             world.start_replica()
         if loop.time() > calm_at + BOOKED_SECONDS:
             world.watch.fills_are_booked()
+        if loop.time() > calm_at + SILENT_SECONDS:
+            world.watch.entries_are_off()
         if loop.time() > calm_at + REST and not called_off:
             called_off = True
             world.note("what still rests is called off")
@@ -264,8 +279,8 @@ async def _trade(world: World, draw: random.Random) -> None:
         await _publish(world, "signals", signal)
         if draw.random() < 0.15:
             await _publish(world, "signals", signal)
-        if draw.random() < 0.3:
-            await _publish(world, "control", _command(world, draw))
+        if draw.random() < 0.4:
+            await _command(world, draw)
     for signal_id in list(world.signals):
         if draw.random() < 0.3:
             await asyncio.sleep(draw.uniform(0, 2))
@@ -363,15 +378,38 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
     return signal
 
 
-def _command(world: World, draw: random.Random) -> dict[str, Any]:
+async def _command(world: World, draw: random.Random) -> None:
+    """Give an order one command, or some one after the other; who is not sure that it arrived sends an earlier one again."""
     signal_id = draw.choice(sorted(world.signals))
-    kind = draw.choice(("order.cancel", "order.amend", "order.pause", "order.resume"))
-    command: dict[str, Any] = {"type": kind, "signal_id": signal_id, "command_id": f"c{draw.getrandbits(60):x}"}
-    if kind == "order.amend":
-        command["quantity"] = Decimal(draw.randint(200, 6000)) / 1000
-        key = order_key(signal_id)
-        world.most[key] = max(world.most[key], command["quantity"])
-    return command
+    kinds = draw.choice(
+        (
+            ("order.cancel",),
+            ("order.amend",),
+            ("order.pause", "order.resume"),
+            ("order.amend", "order.amend"),
+            ("order.pause",),
+        )
+    )
+    given = []
+    for kind in kinds:
+        command_id = f"c{draw.getrandbits(60):x}"
+        # The id is the reason too: the events tell it.
+        command: dict[str, Any] = {
+            "type": kind,
+            "signal_id": signal_id,
+            "command_id": command_id,
+            "reason": command_id,
+        }
+        if kind == "order.amend":
+            command["quantity"] = Decimal(draw.randint(200, 6000)) / 1000
+            key = order_key(signal_id)
+            world.most[key] = max(world.most[key], command["quantity"])
+        given.append(command)
+        world.commands.add(command_id)
+        await _publish(world, "control", command)
+        await asyncio.sleep(draw.uniform(0.2, 3))
+    if draw.random() < 0.4:
+        await _publish(world, "control", given[0])
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------------
@@ -472,8 +510,9 @@ async def _fates(world: World, draw: random.Random) -> None:
 
 
 def _strike_senders(world: World, draw: random.Random) -> None:
-    """In some runs replicas freeze just before a create leaves them, or die just after: as bad a moment as there is."""
-    freezing, dying = draw.choice((0.0, 0.05)), draw.choice((0.0, 0.05))
+    """In some runs replicas freeze just before a create leaves them, or die just after, some together with the store's memory of the
+    last moment: as bad a moment as there is."""
+    freezing, dying, forgotten = draw.choice((0.0, 0.05)), draw.choice((0.0, 0.1)), draw.choice((0.0, 0.0, 0.3))
 
     def find(name: str) -> SimReplica:
         return next(replica for replica in world.replicas if replica.name == name)
@@ -486,6 +525,12 @@ def _strike_senders(world: World, draw: random.Random) -> None:
         if draw.random() >= dying or world.loop.time() >= LIFE:
             return False
         _kill(world, find(name), draw.uniform(0.5, 5))
+        if draw.random() < forgotten:
+            token = REPLICA.set("")
+            try:
+                _fail_over(world, draw.uniform(0.05, 0.6), draw.choice((0.0, draw.uniform(0, 8))))
+            finally:
+                REPLICA.reset(token)
         return True
 
     for venue in world.venues.values():
@@ -518,7 +563,7 @@ def _freeze(world: World, victim: SimReplica, seconds: float) -> None:
 
 def _forget(world: World, draw: random.Random) -> None:
     """A replica of the store that lags takes over; sometimes whoever wrote what it lacks dies with the old one."""
-    lost, away, now = draw.uniform(0.05, 1.5), draw.choice((0.0, draw.uniform(0, 8))), world.loop.time()
+    now = world.loop.time()
     if draw.random() < 0.4:
         for victim in world.living:
             if draw.random() < 0.7:
@@ -526,7 +571,12 @@ def _forget(world: World, draw: random.Random) -> None:
                 world.fates.append((now, now))
                 victim.kill()
                 world.loop.call_later(draw.uniform(0.1, 4), world.start_replica)
-    before = _versions(world)
+    _fail_over(world, draw.uniform(0.05, 1.5), draw.choice((0.0, draw.uniform(0, 8))))
+
+
+def _fail_over(world: World, lost: float, away: float) -> None:
+    """The store lacks its last seconds, and is away for some."""
+    before, now = _versions(world), world.loop.time()
     changes = world.redis.failover(lost, away=away)
     after = _versions(world)
     keys_lost = frozenset(key for key, version in before.items() if after.get(key) != version)
@@ -553,7 +603,7 @@ def _shard(key: str) -> str:
 
 
 def _versions(world: World) -> dict[str, bytes]:
-    return {name.rpartition(":")[2]: fields[b"v"] for name, fields in world.redis.hashes("order:")}
+    return {name.rpartition(":")[2]: fields[b"v"] for name, fields in world.redis.hashes("}:order:")}
 
 
 def _calm(world: World) -> None:
@@ -568,5 +618,8 @@ def _calm(world: World) -> None:
     for venue in world.venues.values():
         venue.faults.__init__()  # type: ignore[misc]
         venue.down_until = venue.banned_until = venue.silent_until = 0.0
+        venue.rate_limit = 1000
+        for adapter in venue.adapters:
+            adapter.relieved()
     if not world.living:
         world.start_replica()
