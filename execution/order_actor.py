@@ -30,6 +30,7 @@ from execution.ledger.port import OrderLedger
 from execution.lost_children import search
 from execution.market_data import MarketData
 from execution.metrics import Metrics
+from execution.open_listings import OpenListings
 from execution.order_state import OrderState
 from execution.venue_requests import NO_EXPIRY_MS, Requests
 from execution.venue_turns import VenueTurns
@@ -69,6 +70,8 @@ class Desk:
     """What the account at a venue has to spend on an order's side; None: not known."""
     turns: VenueTurns
     """How many new orders wait at each venue."""
+    listings: OpenListings
+    """Of the venues' open orders, for those that were taken over."""
     max_retries: int
     now: Callable[[], int]
     """Ms since the epoch."""

@@ -35,9 +35,11 @@ from execution.ledger import (
 from execution.ledger.port import OrderLedger
 from execution.market_data import MarketData
 from execution.metrics import Metrics
+from execution.open_listings import OpenListings
 from execution.order_actor import Arrival, Desk, OrderActor
 from execution.order_state import OrderState
 from execution.store import STORE_ERRORS
+from execution.venue_reads import Reads
 from execution.venue_turns import VenueTurns
 from schemas.market import MarketRules
 from schemas.order import ChildState, ParentOrder
@@ -110,6 +112,7 @@ class Runner:
             available=available,
             halted=halted,
             turns=VenueTurns(),
+            listings=OpenListings(Reads(adapters, market.circuits, metrics)),
             max_retries=max_retries,
             now=now,
             monotonic=monotonic,

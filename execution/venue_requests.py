@@ -407,13 +407,14 @@ class Requests:
 
     async def _refresh(self, child: ChildOrder) -> None:
         actor, gone = self._actor, 0
+        listing = actor.desk.listings.of(child.venue)
 
         async def look() -> bool:
             nonlocal gone
             if child.state.terminal:
                 return True
             try:
-                told = await self._find(child, "refresh")
+                told = await listing.find(child.child_id, partial(self._find, child, "refresh"))
             except AdapterError:
                 gone = 0
                 raise

@@ -17,10 +17,10 @@ import structlog
 from adapters.base import AdapterError, OrderUnknown, VenueOrder
 from execution.ledger import Fenced, Ledger, keys
 from execution.metrics import Metrics
-from execution.reconcile.reads import Reads
 from execution.reconcile.report import VenueReport
 from execution.reconcile.turns import in_turns
 from execution.runner import Runner
+from execution.venue_reads import Reads
 from execution.venue_requests import EXPIRY_MARGIN_MS, NO_EXPIRY_MS
 from schemas.order import ChildOrder, ChildState
 

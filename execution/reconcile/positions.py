@@ -15,10 +15,10 @@ import structlog
 
 from execution.ledger import keys
 from execution.metrics import Metrics
-from execution.reconcile.reads import Reads
 from execution.reconcile.report import Drift, VenueReport
 from execution.runner import Runner
 from execution.store import Store
+from execution.venue_reads import Reads
 
 log = structlog.get_logger(__name__)
 

@@ -18,11 +18,11 @@ from execution.ledger import Ledger
 from execution.metrics import Metrics
 from execution.reconcile.open_orders import OpenOrders
 from execution.reconcile.positions import BookedTrades, Positions
-from execution.reconcile.reads import Reads
 from execution.reconcile.report import VenueReport
 from execution.reconcile.trades import TradedSymbols, Trades
 from execution.runner import Runner
 from execution.store import STORE_ERRORS
+from execution.venue_reads import Reads
 
 log = structlog.get_logger(__name__)
 

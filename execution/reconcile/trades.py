@@ -19,11 +19,11 @@ from adapters.base import VenueFill
 from execution.ledger import Fenced, keys
 from execution.metrics import Metrics
 from execution.order_actor import OrderActor
-from execution.reconcile.reads import Reads
 from execution.reconcile.report import VenueReport
 from execution.reconcile.turns import in_turns
 from execution.runner import Runner
 from execution.store import Store
+from execution.venue_reads import Reads
 from schemas.order import ChildOrder
 
 log = structlog.get_logger(__name__)

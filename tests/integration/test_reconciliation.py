@@ -27,9 +27,9 @@ from execution.metrics import Metrics
 from execution.projections import Projections
 from execution.reconcile import VenueReport, open_orders, reconciler, trades
 from execution.reconcile.positions import Positions, StoredTrades
-from execution.reconcile.reads import Reads
 from execution.reconcile.trades import StoredSymbols
 from execution.store import Store
+from execution.venue_reads import Reads
 from schemas.command import parse
 from schemas.event import EventChild, EventFill, EventType, OrderEvent
 from schemas.market import MarketRules

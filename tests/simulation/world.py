@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from execution import open_listings
 from execution.ledger import keys, order_key
 from execution.pubsub import OutgoingMessage
 from schemas import exact_json
@@ -168,6 +169,7 @@ def simulate(seed: int, *, calm: bool = False) -> oracle.Verdict:
         gc.freeze()  # what was imported need not be looked through when the dead are buried
     logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     random.seed(seed)  # what the service draws by itself (jitter) repeats too
+    open_listings.AT_ONCE, open_listings.ENOUGH = 1, 2  # so few orders as here are listed too
     loop = SimLoop()
     skews: dict[str, float] = {}
     with virtual_clock(loop, skews):

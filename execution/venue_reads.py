@@ -1,4 +1,4 @@
-"""Questions of reconciliation to venues: they wait behind orders, and a venue that does not work is spared them."""
+"""Questions to venues that can wait: they go behind orders, and a venue that does not work is spared them."""
 
 from __future__ import annotations
 
