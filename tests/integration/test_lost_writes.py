@@ -3,12 +3,14 @@ forgotten, done twice, or left alone."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +94,69 @@ async def test_who_wrote_it_writes_it_again(tmp_path: Path) -> None:
         assert 'execution_store_writes_restored_total{outcome="written"}' in await replica.metrics()
         assert 'execution_store_writes_restored_total{outcome="refused"}' not in await replica.metrics()
     await store.stop()
+
+
+async def test_the_store_forgets_and_the_writer_is_dead(tmp_path: Path) -> None:
+    """Nobody is left who knows what was sent: the next owner asks the venue. No slice is sent twice, what an order had sent is its
+    own again, and what is left of a signal that is gone is taken off."""
+    store = Forgetful(tmp_path)
+    async with (
+        await PubSubProcess.start() as pubsub,
+        venue(market=STEADY) as alpha,
+        System(await store.start(), pubsub.host, tmp_path, {"alpha": alpha}) as system,
+    ):
+        writer = await system.replica()
+        params = {"duration_seconds": 16, "slices": 16, "style": "aggressive"}
+        await system.signal("sliced", quantity=Decimal("0.16"), algorithm="twap", algorithm_params=params)
+        await system.signal("rests", price=FAR)
+        await system.told("rests", "working")
+        await until(lambda: _filled(system, "sliced") >= Decimal("0.03"))
+        store.remember()
+        await system.signal("gone", price=FAR)
+        await system.told("gone", "working")
+        known = _filled(system, "sliced")
+        await until(lambda: _filled(system, "sliced") >= known + Decimal("0.03"))
+
+        async def die() -> None:
+            writer.kill()
+            await writer.ended()
+
+        sent = set(await system.creates("sliced"))
+        await store.fail_over(meanwhile=die)
+        second = await system.replica()
+
+        await system.told("sliced", "filled", 60)
+        orders = await _orders(system)
+        creates = await system.creates("sliced")
+        assert sent < set(creates), "it went on"
+        assert len(creates) == len(set(creates)), "nothing was sent twice"
+        record = await system.order("sliced")
+        traded = {name: Decimal(order["executedQty"]) for name, order in orders.items() if name in creates}
+        assert sum(traded.values()) == record.parent.quantity == Decimal("0.16")
+        assert {child.child_id: child.filled for child in record.children if child.filled} == traded
+
+        def closed(found: dict[str, dict[str, Any]]) -> bool:
+            return all(order["status"] == "CANCELED" for name, order in found.items() if name in gone)
+
+        gone = await system.creates("gone")
+        assert len(gone) == 1
+        while not closed(await _orders(system)):
+            await asyncio.sleep(0.2)
+        (resting,) = await system.creates("rests")
+        assert (await _orders(system))[resting]["status"] == "NEW", "what the ledger knows is left alone"
+        await system.command(type="order.cancel", signal_id="rests")
+        await until(lambda: system.events("rests")[-1].status == "canceled")
+        told = await second.metrics()
+        assert 'execution_reconciliation_repairs_total{kind="adopted",venue="alpha"}' in told
+        assert 'execution_internal_errors_total{part="search"}' not in told
+    await store.stop()
+
+
+def _filled(system: System, signal_id: str) -> Decimal:
+    return max((event.filled_quantity for event in system.events(signal_id)), default=Decimal(0))
+
+
+async def _orders(system: System) -> dict[str, dict[str, Any]]:
+    """What the venue took, by client order id."""
+    record = await system.control().record()
+    return {order["clientOrderId"]: order for order in record["orders"]}
