@@ -136,6 +136,10 @@ class Runner:
     def live(self) -> int:
         return len(self._actors)
 
+    @property
+    def _all_ready(self) -> bool:
+        return all(adapter.health.ready for adapter in self._adapters.values())
+
     def all_started(self) -> None:
         """Raises Unavailable: orders of a venue that was away at our start cannot be loaded yet."""
         for name, adapter in self._adapters.items():
@@ -378,7 +382,7 @@ class Runner:
         """
         self._leases[lease.shard] = lease
         unread = iter(await self._ledger.live(lease.shard))
-        readers = [self._find_each(unread) for _ in range(LOADS_AT_ONCE)]
+        readers = [self._find_each(unread, lease) for _ in range(LOADS_AT_ONCE)]
         for failure in await asyncio.gather(*readers, return_exceptions=True):
             if failure is not None:
                 raise failure
@@ -400,9 +404,12 @@ class Runner:
 
         actor.search().add_done_callback(done)
 
-    async def _find_each(self, unread: Iterator[str]) -> None:
+    async def _find_each(self, unread: Iterator[str], lease: Lease) -> None:
         for key in unread:
-            await self.find(key)
+            found = await self.find(key)
+            if found is None and lease.suspect and not self._all_ready:
+                # Its venue may be one that has not started: the shard is in doubt until that one can be asked.
+                self._searching.setdefault(lease.shard, set()).add(key)
 
     async def read_inbox(self, shard: int) -> list[tuple[str, bytes]]:
         """Take what other replicas left: orders are loaded here, commands returned as (entry id, JSON)."""
@@ -422,6 +429,7 @@ class Runner:
         """The shard's lease is lost: whatever it holds is somebody else's."""
         self._leases.pop(shard, None)
         self._finishing.pop(shard, None)
+        self._searching.pop(shard, None)
         for actor in self._of(shard):
             actor.drop()
             self._actors.pop(actor.key, None)

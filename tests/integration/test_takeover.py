@@ -68,6 +68,34 @@ async def test_many_open_orders_are_confirmed_by_a_listing(store: Store, monkeyp
     await second.die()
 
 
+async def test_a_shard_is_in_doubt_until_a_venue_that_starts_later_was_asked(store: Store) -> None:
+    """The store may have forgotten something, and its venue cannot be asked yet: another owner would have to ask as well."""
+    alpha, beta = ScriptedVenue("alpha"), ScriptedVenue("beta")
+    first = await Replica(store, {"alpha": alpha, "beta": beta}, "a", shards=1).start()
+    await first.signal("sig", exchange="beta")
+    await until(lambda: len(beta.orders) == 1)
+    await first.die()
+    await store.call("HSET", first.ledger.shards[0].lease, "run", "another process of the store")
+    rules, asked = beta.rules, list[str]()
+    find = beta.find
+
+    async def counted(symbol: str, client_order_id: str, venue_order_id: str | None = None) -> VenueOrder | None:
+        asked.append(client_order_id)
+        return await find(symbol, client_order_id, venue_order_id)
+
+    beta.find = counted  # type: ignore[method-assign]
+    beta.health.ready, beta.rules = False, lambda _: None  # type: ignore[method-assign]
+    second = await Replica(store, {"alpha": alpha, "beta": beta}, "b", shards=1).start()
+    lease = second.leases.owned[0]
+    await asyncio.sleep(1.5)
+    assert lease.suspect
+    beta.health.ready, beta.rules = True, rules  # type: ignore[method-assign]
+    assert await second.runner.find(order_key("sig")) is not None
+    await until(lambda: not lease.suspect)
+    assert child_id(order_key("sig"), 2) in asked
+    await second.die()
+
+
 async def _told(replica: Replica, command_id: str, **fields: Any) -> None:
     await replica.commands._carry_out(parse({"signal_id": "sig", "reason": command_id, **fields}), command_id)  # type: ignore[arg-type]
 
