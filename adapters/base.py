@@ -106,6 +106,9 @@ class NewOrder(msgspec.Struct, frozen=True, kw_only=True):
 class ApprovedOrder(NewOrder, frozen=True, kw_only=True):
     """An order that passed the gate before the wire: the only thing an adapter places, and made only by that gate."""
 
+    protects: bool = False
+    """It only closes a position: at the venue's rate limit it goes before those that open one."""
+
 
 class VenueOrderStatus(StrEnum):
     OPEN = "open"

@@ -38,8 +38,9 @@ class WireGate:
     def __init__(self) -> None:
         self._sent: dict[tuple[str, Role], _Sent] = {}
 
-    def approve(self, key: str, limit: Decimal, child: ChildOrder) -> ApprovedOrder:
-        """Let a child order through, and count it. `limit`: the parent's quantity; for an exit, what the entry holds.
+    def approve(self, key: str, limit: Decimal, child: ChildOrder, *, protects: bool = False) -> ApprovedOrder:
+        """Let a child order through, and count it. `limit`: the parent's quantity; for an exit, what the entry holds. `protects`:
+        whether it only closes a position.
 
         Raises:
             GateRefused: with it, more would have been sent than the limit.
@@ -62,6 +63,7 @@ class WireGate:
             trail_bps=child.trail_bps,
             display_quantity=child.display_quantity,
             reduce_only=child.reduce_only,
+            protects=protects,
         )
 
     def settle(self, key: str, child: ChildOrder) -> None:

@@ -196,7 +196,7 @@ class Requests:
                 continue
             try:
                 held = actor.state.totals.filled if child.role is Role.EXIT else actor.state.parent.quantity
-                approved = desk.gate.approve(actor.key, held, child)
+                approved = desk.gate.approve(actor.key, held, child, protects=at_once)
                 place = actor.adapter(child).place(approved, before_send=partial(self._leaving, child))
                 return await self._timed(child.venue, "place", place)
             except GateRefused as error:

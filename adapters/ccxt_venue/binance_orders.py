@@ -9,7 +9,7 @@ from typing import Any
 
 from adapters.base import ApprovedOrder, Balance, OrderUnknown, Position, Rejected, Unknown, VenueFill, VenueOrder
 from adapters.ccxt_venue import parsing
-from adapters.ccxt_venue.limiter import Lane
+from adapters.ccxt_venue.limiter import Lane, lane_of
 from adapters.ccxt_venue.native import BINANCE_TYPES
 from adapters.ccxt_venue.requests import Requests
 from schemas.exact_json import plain
@@ -56,7 +56,9 @@ class BinanceOrders:
             if order.trail_bps != order.trail_bps.to_integral_value():
                 raise Rejected(f"not sent: Binance trails by whole bps, and not by {order.trail_bps:f}")
             request["trailingDelta"] = plain(order.trail_bps.to_integral_value())
-        raw = await self._ask("create", Lane.ORDER, self._exchange.privatePostOrder(request), before_send=before_send)
+        raw = await self._ask(
+            "create", lane_of(order), self._exchange.privatePostOrder(request), before_send=before_send
+        )
         if not isinstance(raw, dict) or not raw.get("orderId"):
             raise self._unreadable("to the order holds no order id")
         return self._read(raw, order.symbol, order.client_order_id)

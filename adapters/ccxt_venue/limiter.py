@@ -1,7 +1,8 @@
 """A venue's rate limits, kept before it has to refuse us: one limiter per venue and key.
 
 Windows are the venue's own fixed ones (a minute, ten seconds, by its clock), counted here and corrected by what its answers say.
-Cancels, and the questions that settle unknown orders, go strictly first, and a part of every budget is kept for them.
+Cancels, and the questions that settle unknown orders, go strictly first, and a part of every budget is kept for them; orders that only
+close a position go before those that open one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
-from adapters.base import AdapterHealth, RateLimited
+from adapters.base import AdapterHealth, ApprovedOrder, RateLimited
 
 RESERVE = 0.1
 """The part of a weight budget that orders and reads leave to urgent requests."""
@@ -25,15 +26,31 @@ MARGIN_MS = 5
 class Lane(IntEnum):
     URGENT = 0
     """Cancels, and questions about unknown orders."""
-    ORDER = 1
-    READ = 2
-    MARKET = 3
+    PROTECT = 1
+    """Orders that only close a position."""
+    ORDER = 2
+    READ = 3
+    MARKET = 4
     """Books and trades of everybody, again and again."""
 
 
-PATIENCE_MS = {Lane.URGENT: 60_000, Lane.ORDER: 5_000, Lane.READ: 5_000, Lane.MARKET: 5_000}
+PATIENCE_MS = {Lane.URGENT: 60_000, Lane.PROTECT: 5_000, Lane.ORDER: 5_000, Lane.READ: 5_000, Lane.MARKET: 5_000}
 """How long a request waits here for its turn, before it is given back as rate limited."""
-_RESERVES = {Lane.URGENT: 0.0, Lane.ORDER: RESERVE, Lane.READ: RESERVE, Lane.MARKET: MARKET_RESERVE}
+_RESERVES = {
+    Lane.URGENT: 0.0,
+    Lane.PROTECT: RESERVE / 2,
+    Lane.ORDER: RESERVE,
+    Lane.READ: RESERVE,
+    Lane.MARKET: MARKET_RESERVE,
+}
+_ORDERS_KEPT = 0.05
+"""The part of the limits on orders that is kept for those that only close a position."""
+_CREATES = (Lane.PROTECT, Lane.ORDER)
+
+
+def lane_of(order: ApprovedOrder) -> Lane:
+    """The lane in which an order is placed."""
+    return Lane.PROTECT if order.protects else Lane.ORDER
 
 
 class Budget:
@@ -117,7 +134,7 @@ class Limiter:
         now = _now()
         if not self._waiting and self._take(weight, lane, now):
             return
-        blocked = max(self._blocked_until, self._orders_blocked_until if lane is Lane.ORDER else 0)
+        blocked = max(self._blocked_until, self._orders_blocked_until if lane in _CREATES else 0)
         if blocked - now > PATIENCE_MS[lane]:
             raise _limited(blocked)
         ticket = _Ticket(weight, now + PATIENCE_MS[lane])
@@ -156,9 +173,9 @@ class Limiter:
         if now < self._blocked_until:
             return False
         at = now + self.skew_ms
-        order = lane is Lane.ORDER
-        reserve = _RESERVES[lane]
-        if order and (now < self._orders_blocked_until or not all(budget.fits(1, at) for budget in self._orders)):
+        order, reserve = lane in _CREATES, _RESERVES[lane]
+        kept = _ORDERS_KEPT if lane is Lane.ORDER else 0.0
+        if order and (now < self._orders_blocked_until or not all(budget.fits(1, at, kept) for budget in self._orders)):
             return False
         if not all(budget.fits(weight, at, reserve) for budget in self._weight):
             return False
@@ -178,13 +195,13 @@ class Limiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        now, held = _now(), False
+        now, held, protecting = _now(), False, False
         for lane, tickets in self._lanes.items():
             while tickets:
                 ticket = tickets[0]
                 if ticket.turn.done():
                     pass
-                elif not held and self._take(ticket.weight, lane, now):
+                elif not (held or (protecting and lane is Lane.ORDER)) and self._take(ticket.weight, lane, now):
                     ticket.turn.set_result(None)
                 elif ticket.deadline <= now:
                     ticket.turn.set_exception(_limited(self._free_at(now)))
@@ -193,6 +210,7 @@ class Limiter:
                 tickets.popleft()
                 self._waiting -= 1
             held = held or (bool(tickets) and lane is Lane.URGENT)
+            protecting = protecting or (bool(tickets) and lane is Lane.PROTECT)
         blocked = max(self._blocked_until, self._orders_blocked_until)
         free_at = self._free_at(now) if self._waiting else blocked if blocked > now else None
         # Who watches the market waits while orders may still go.

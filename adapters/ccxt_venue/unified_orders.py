@@ -13,7 +13,7 @@ from adapters.base import ApprovedOrder, Balance, OrderUnknown, Position, Reject
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.clock import Clock
 from adapters.ccxt_venue.dialects import Dialect
-from adapters.ccxt_venue.limiter import Lane
+from adapters.ccxt_venue.limiter import Lane, lane_of
 from adapters.ccxt_venue.requests import Requests
 from schemas.exact_json import plain
 from schemas.market import OrderBook
@@ -54,12 +54,12 @@ class UnifiedOrders:
                 parameters["timeInForce"] = order.time_in_force.value
         dated = dialect.expiry_as != "window_ms"
         if dated:
-            await self._requests.turn(Lane.ORDER)  # before the deadline is written down
+            await self._requests.turn(lane_of(order))  # before the deadline is written down
         parameters |= self._expiry()
         side = order.side.value
         raw = await self._requests.ask(
             "create",
-            Lane.ORDER,
+            lane_of(order),
             exchange.create_order(order.symbol, kind, side, plain(order.quantity), price, parameters),
             before_send=before_send,
             turn_taken=dated,

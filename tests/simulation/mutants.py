@@ -396,6 +396,18 @@ def cancel_lane() -> None:
     _set(Limiter, "turn", in_order)
 
 
+def protect_lane() -> None:
+    """At the venue's rate limit what closes a position waits behind what opens one."""
+    from adapters.ccxt_venue.limiter import Lane, Limiter
+
+    turn = Limiter.turn
+
+    async def in_order(self: Limiter, weight: float, lane: Lane) -> None:
+        await turn(self, weight, Lane.ORDER if lane is Lane.PROTECT else lane)
+
+    _set(Limiter, "turn", in_order)
+
+
 def acquire_check() -> None:
     """A shard is taken although its lease has not ended."""
     from execution.ledger import ledger
@@ -533,6 +545,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
         command_memory,
         protecting_size,
         cancel_lane,
+        protect_lane,
         acquire_check,
         renew_check,
         outbox_order,

@@ -32,7 +32,7 @@ from adapters.base import (
     VenueOrder,
     VenueOrderStatus,
 )
-from adapters.ccxt_venue.limiter import Budget, Lane, Limiter
+from adapters.ccxt_venue.limiter import Budget, Lane, Limiter, lane_of
 from adapters.paper.matching import Matcher
 from adapters.paper.orders import OrderRecords, PaperOrder
 from schemas.market import BookLevel, Candle, MarketRules, OrderBook, PublicTrade
@@ -114,7 +114,7 @@ class SimVenue:
         self.told: Callable[[str, str], None] = lambda _replica, _child_id: None
         """Called with a replica and the id of an order when it has been told how that stands."""
         self.overtaken: Callable[[str, str], None] = lambda _replica, _child_id: None
-        """Called with a replica and the id of an order when it sends that before a cancel that waits."""
+        """Called with a replica and the id of an order when it sends that before a cancel, or what only closes a position, that waits."""
         self.taken_at: dict[str, int] = {}
         """When an order of an id was first taken (ms)."""
         self.taken: Callable[[PaperOrder], None] = lambda _order: None
@@ -240,6 +240,8 @@ class SimAdapter:
         self._measure()
         self._cancels_since: list[float] = []
         """Since when the cancels wait that have not left."""
+        self._exits_since: list[float] = []
+        """The same of creates that only close a position."""
 
     async def start(self) -> None:
         self.health.ready = True
@@ -270,8 +272,16 @@ class SimAdapter:
     async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
         draw, venue, faults = self._random, self._venue, self._venue.faults
         await asyncio.sleep(draw.uniform(0, 0.003))
-        await self._limiter.turn(1, Lane.ORDER)
-        if any(since < venue.monotonic() for since in self._cancels_since):
+        asked = venue.monotonic()
+        if order.protects:
+            self._exits_since.append(asked)
+        try:
+            await self._limiter.turn(1, lane_of(order))
+        finally:
+            if order.protects:
+                self._exits_since.remove(asked)
+        first = self._cancels_since if order.protects else self._cancels_since + self._exits_since
+        if any(since < venue.monotonic() for since in first):
             venue.overtaken(self._replica, order.client_order_id)
         if not venue.up:
             raise Unavailable("the venue is down")

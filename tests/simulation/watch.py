@@ -99,8 +99,8 @@ class Watch:
             self._say(f"{child_id} was sent again although it had been taken")
 
     def overtaken(self, replica: str, child_id: str) -> None:
-        """A replica sends a create while a cancel waits for its turn at the same venue."""
-        self._say(f"{replica} sent {child_id} while a cancel waited")
+        """A replica sends a create while a cancel, or a create that only closes a position, waits for its turn at the same venue."""
+        self._say(f"{replica} sent {child_id} while what only reduces waited")
 
     def told(self, replica: str, child_id: str) -> None:
         """A replica has been told how an order stands."""

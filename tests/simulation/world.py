@@ -212,7 +212,7 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
             now_ms,
             monotonic,
             request_ttl_ms=draw.choice((2000, 8000)),
-            rate_limit=1000 if calm else draw.choice((1000, 1000, 12, 5)),
+            rate_limit=1000 if calm else draw.choice((1000, 1000, 8, 3)),
         )
         for name in ("alpha", "beta")[: draw.choice((1, 2))]
     }
@@ -272,9 +272,13 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
 async def _trade(world: World, draw: random.Random) -> None:
     """Publish signals and commands over the life of the run; some signals twice."""
     await asyncio.sleep(draw.uniform(0.5, 3))
-    count = draw.randint(4, 14)
+    count, burst = draw.randint(4, 14), 0
     for number in range(count):
-        await asyncio.sleep(draw.expovariate(count / (LIFE * 0.7)))
+        if burst:
+            burst -= 1  # more at once than a venue takes in a second or two
+        else:
+            await asyncio.sleep(draw.expovariate(count / (LIFE * 0.7)))
+            burst = 8 if draw.random() < 0.05 else 0
         signal = _signal(world, draw, number)
         world.signals[signal["signal_id"]] = signal
         world.most[order_key(signal["signal_id"])] = signal["quantity"]
@@ -346,6 +350,7 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
             "iceberg",
             "peg",
             "router",
+            "bracket",
             "bracket",
             "stop",
         )

@@ -45,6 +45,31 @@ async def test_a_reserve_is_kept_for_urgent_requests() -> None:
     turns.close()
 
 
+async def test_what_closes_a_position_goes_before_what_opens_one() -> None:
+    """Where both wait, and where the limit on orders is nearly used up."""
+    turns, went = Limiter(AdapterHealth(), orders=[Budget(far(), 20)]), list[Lane]()
+
+    async def go(lane: Lane) -> None:
+        await turns.turn(1, lane)
+        went.append(lane)
+
+    for _ in range(19):
+        await asyncio.wait_for(turns.turn(1, Lane.ORDER), 1)
+    opening = asyncio.create_task(go(Lane.ORDER))
+    assert await waits(opening), "the last one is kept"
+    await asyncio.wait_for(turns.turn(1, Lane.PROTECT), 1)
+    closing = asyncio.create_task(go(Lane.PROTECT))
+    assert await waits(closing)
+    turns.adopt(Limiter(AdapterHealth(), orders=[Budget(far(), 2)]))
+    await asyncio.wait_for(turns.turn(1, Lane.URGENT), 1)
+    await asyncio.wait_for(closing, 1)
+    assert await waits(opening)
+    assert went == [Lane.PROTECT]
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    turns.close()
+
+
 async def test_watching_the_market_leaves_half_of_the_budget_to_orders() -> None:
     turns = Limiter(AdapterHealth(), weight=[Budget(far(), 100)])
     for _ in range(5):
