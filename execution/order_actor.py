@@ -18,7 +18,7 @@ import structlog
 from pydantic import ValidationError
 
 from adapters.base import Adapter, VenueOrder
-from algorithms.base import Algorithm, Cancel, Decision, Done, Market, Nothing, Refusal, View, When
+from algorithms.base import Algorithm, Cancel, Decision, Done, Nothing, Refusal, View
 from algorithms.decide import decide, reduced, without
 from algorithms.worked import Worked
 from execution import failpoints
@@ -31,11 +31,12 @@ from execution.lost_children import search
 from execution.market_data import MarketData
 from execution.metrics import Metrics
 from execution.open_listings import OpenListings
+from execution.order_markets import OrderMarkets
 from execution.order_state import OrderState
 from execution.venue_requests import NO_EXPIRY_MS, Requests
 from execution.venue_turns import VenueTurns
-from schemas.market import Candle, MarketRules
-from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Role, Tape
+from schemas.market import Candle
+from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Role
 from schemas.tca import CostReport
 
 log = structlog.get_logger(__name__)
@@ -110,15 +111,7 @@ class OrderActor:
         self._committed = state.parent.version > 0
         """Whether the ledger has it: until then nothing of it may act, also not when its timer rings."""
         self._gone = False
-        self._held: tuple[str, ...] = ()
-        self._watching = False
-        """Whether it may be waiting for the market to wake it."""
-        self._watches_owed = False
-        """Whether a decision asked to be woken by the market before the order followed any."""
-        state.quote = self._quote
-        self._tape_from: Tape | None = None
-        self._tape_seen: Tape | None = None
-        self._tape_before = state.parent.tape or Tape()
+        self._markets = OrderMarkets(desk, state, self._wake)
 
     @property
     def _requests(self) -> Requests:
@@ -161,16 +154,16 @@ class OrderActor:
     def begun(self) -> None:
         """The order and its first children are committed: act."""
         self._committed = True
-        self._follow_markets()
-        self._keep_tape(self.desk.now())
+        self._markets.follow()
+        self._markets.keep_tape(self.desk.now())
         self._act()
-        if self._watches_owed or self._mailbox:
+        if self._markets.watches_owed or self._mailbox:
             self.post(None)
 
     def resume(self) -> None:
         """Go on with an order that was loaded: what may be at the venue is asked for before anything new is decided."""
-        self._follow_markets()
-        self._keep_tape(self.desk.now())
+        self._markets.follow()
+        self._markets.keep_tape(self.desk.now())
         for child in self.state.active:
             if child.state is ChildState.PENDING:
                 # The request may have left until the previous owner's lease ended, and be executed until it expires.
@@ -289,7 +282,7 @@ class OrderActor:
         """Forget the order at once; the ledger has it."""
         self._gone = True
         self._stop_timer()
-        self._leave_markets()
+        self._markets.leave()
         self._requests.abandon()
         if self._searching is not None:
             self._searching.cancel()
@@ -300,7 +293,7 @@ class OrderActor:
         full passes would free it, which come once in millions of objects."""
         if self._running is None and not self._mailbox and not self._requests.busy:
             self._requests_made = None
-            self.state.quote = _unquoted
+            self._markets.release()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -343,9 +336,9 @@ class OrderActor:
                 except IllegalTransition as error:
                     self.desk.metrics.illegal_transition()
                     self.log.error("a report was not booked", error=str(error))
-        if not self._held and not self.state.over:
+        if not self._markets.followed and not self.state.over:
             self.desk.reopened(self)
-            self._follow_markets()
+            self._markets.follow()
         self._look(now)
         if self.state.parent.status.terminal:
             self._cancel_leftovers(now)
@@ -353,7 +346,7 @@ class OrderActor:
             self._carry(self._decide(now) if self._searching is None else reduced(self._view(now)), now)
         change = self.state.take(now)
         if change is not None:
-            self._keep_tape(now)
+            self._markets.keep_tape(now)
             started = self.desk.monotonic()
             await self.desk.ledger.commit(self.key, change, self.lease)
             self.desk.metrics.committed(self.desk.monotonic() - started)
@@ -408,11 +401,19 @@ class OrderActor:
             totals=state.totals,
             rules=state.rules,
             now=now,
-            markets=self._markets(),
+            markets=self._markets.seen(),
             memory=self._memory,
             exits=state.exits.children,
             exit_totals=state.exits.totals if parent.has_bracket else None,
         )
+
+    def _look(self, now: int) -> None:
+        """Note the arrival price as soon as one is known."""
+        parent = self.state.parent
+        if parent.arrival is None and not parent.status.terminal:
+            mid = self._markets.mid()
+            if mid is not None:
+                self.state.arrived(mid, now)
 
     def _carry(self, decision: Decision, now: int) -> None:
         """Book a decision; cancels leave at once, since they can only reduce what may fill."""
@@ -442,12 +443,12 @@ class OrderActor:
         if decision.protection_ended is not None:
             state.unprotected(decision.protection_ended, now)
         self._set_timer(decision.wake_at, now)
-        self._set_watches(decision.wake_when)
+        self._markets.watch(decision.wake_when)
 
     def _finish(self, decision: Decision, now: int) -> None:
         state, done = self.state, decision.done
         assert done is not None
-        self._keep_tape(now)
+        self._markets.keep_tape(now)
         state.finish(done, now, breach_bps=decision.breach_bps, tca=self._cost(done, now))
         self.desk.metrics.order_ended(state.parent.status)
         self.log.info(
@@ -475,92 +476,9 @@ class OrderActor:
         self.state.settle()
         if not self._mailbox and not self._requests.busy and self.state.over:
             self._stop_timer()
-            self._leave_markets()
+            self._markets.leave()
             self.desk.gate.forget(self.key)
             self.desk.closed(self)
-
-    # --- the market ---------------------------------------------------------------------------------------------------
-
-    def _follow_markets(self) -> None:
-        """Keep the data of the venues coming that the order may trade at."""
-        if not self._held:
-            parent = self.state.parent
-            self._held = tuple(venue for venue in parent.routes if venue in self.desk.adapters)
-            for venue in self._held:
-                self.desk.market.hold(venue, parent.symbol, self.key)
-
-    def _leave_markets(self) -> None:
-        for venue in self._held:
-            self.desk.market.release(venue, self.state.parent.symbol, self.key)
-        self._held = ()
-
-    def _markets(self) -> dict[str, Market]:
-        desk, parent = self.desk, self.state.parent
-        found = {}
-        for venue in parent.routes:
-            rules = self._rules(venue)
-            if rules is not None:
-                available = desk.available(venue, parent) if parent.venues else None
-                found[venue] = desk.market.market(venue, parent.symbol, rules, available)
-        return found
-
-    def _rules(self, venue: str) -> MarketRules | None:
-        adapter = self.desk.adapters.get(venue)
-        return adapter.rules(self.state.parent.symbol) if adapter is not None else None
-
-    def _mid(self) -> Decimal | None:
-        parent = self.state.parent
-        return self.desk.market.mid(parent.home, parent.symbol)
-
-    def _quote(self, venue: str) -> tuple[Decimal, Decimal] | None:
-        return self.desk.market.quote(venue, self.state.parent.symbol)
-
-    def _look(self, now: int) -> None:
-        """Note the arrival price as soon as one is known."""
-        parent = self.state.parent
-        if parent.arrival is None and not parent.status.terminal:
-            mid = self._mid()
-            if mid is not None:
-                self.state.arrived(mid, now)
-
-    def _keep_tape(self, now: int) -> None:
-        """Bring the order's record of the market up to date, for the commit that follows; from the first call on it counts."""
-        parent = self.state.parent
-        feed = self.desk.market.feed(parent.home, parent.symbol)
-        if feed is None or parent.status.terminal or parent.arrival is None:
-            return
-        feed.integrate(now)
-        seen = feed.seen
-        if seen is self._tape_seen:
-            return
-        if self._tape_from is None:
-            self._tape_from = seen
-        self._tape_seen = seen
-        since, before = self._tape_from, self._tape_before
-        parent.tape = Tape(
-            volume=before.volume + seen.volume - since.volume,
-            notional=before.notional + seen.notional - since.notional,
-            mid_integral=before.mid_integral + seen.mid_integral - since.mid_integral,
-            observed_ms=before.observed_ms + seen.observed_ms - since.observed_ms,
-        )
-
-    def _set_watches(self, whens: tuple[When, ...]) -> None:
-        self._watches_owed = bool(whens) and not self._held
-        if not self._held:
-            return  # what is not committed may be a repetition: the watches under its key are the order's own
-        if not whens and not self._watching:
-            return
-        self._watching = bool(whens)
-        parent = self.state.parent
-        by_venue: dict[str, list[When]] = {}
-        for when in whens:
-            by_venue.setdefault(when.venue or parent.home, []).append(when)
-        for venue in self._held:
-            waits = tuple(by_venue.get(venue, ()))
-            self.desk.market.watch(venue, parent.symbol, self.key, self._wake, waits)
-
-    def _wake(self) -> None:
-        self.post(None)
 
     # --- timers -------------------------------------------------------------------------------------------------------
 
@@ -572,6 +490,9 @@ class OrderActor:
             delay = max(wake_at - now, 0) / 1000
             self._timer = asyncio.get_running_loop().call_later(delay, self._ring)
             self._timer_at = wake_at
+
+    def _wake(self) -> None:
+        self.post(None)
 
     def _ring(self) -> None:
         self._timer = None
@@ -601,10 +522,6 @@ def parsed(algorithm: Algorithm[Any, Any], given: Mapping[str, Any]) -> Any:
         detail = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(["algorithm_params", *(str(part) for part in detail["loc"])])
         raise Refusal(where, str(detail["msg"]).removeprefix("Value error, ")) from None
-
-
-def _unquoted(_venue: str) -> None:
-    """What an order that is kept no more knows of a market."""
 
 
 def _standing_still(parent: ParentOrder) -> ParentOrder:

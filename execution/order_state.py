@@ -7,28 +7,27 @@ it causes. Booking the same thing again changes nothing.
 from __future__ import annotations
 
 import bisect
-import copy
 from collections.abc import Callable, Iterable
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 
 from adapters.base import VenueFill, VenueOrder, VenueOrderStatus
-from algorithms.base import Done, Place, Refusal
+from algorithms.base import Done, Place
 from algorithms.bracket import RESUMABLE
+from execution.amend import Replan, amend
 from execution.ledger import Change, LoadedOrder, keys
+from execution.order_events import AVERAGE, END_EVENTS, STANDING_EVENTS, order_event, told_child
 from execution.running_totals import RunningTotals
 from schemas.command import AmendOrder
-from schemas.event import EventChild, EventFill, EventTrigger, EventType, OrderEvent
+from schemas.event import EventType, OrderEvent
 from schemas.market import MarketRules
 from schemas.order import ChildOrder, ChildState, Fill, OrderStatus, ParentOrder, Role, Totals, Trigger
 from schemas.tca import CostReport
-from schemas.terms import OrderType
 
 ZERO = Decimal(0)
-_AVERAGE = Context(prec=28, rounding=ROUND_HALF_EVEN)
 
 _CHILD_STATE = {
     VenueOrderStatus.OPEN: ChildState.OPEN,
@@ -37,21 +36,6 @@ _CHILD_STATE = {
     VenueOrderStatus.REJECTED: ChildState.REJECTED,
     VenueOrderStatus.EXPIRED: ChildState.EXPIRED,
 }
-
-_ENDS = {
-    OrderStatus.FILLED: EventType.FILLED,
-    OrderStatus.CANCELED: EventType.CANCELED,
-    OrderStatus.REJECTED: EventType.REJECTED,
-    OrderStatus.EXPIRED: EventType.EXPIRED,
-    OrderStatus.FAILED: EventType.FAILED,
-}
-_STANDING = {
-    **_ENDS,
-    OrderStatus.ACCEPTED: EventType.ACCEPTED,
-    OrderStatus.WORKING: EventType.PLACED,
-    OrderStatus.PARTIALLY_FILLED: EventType.PARTIALLY_FILLED,
-}
-
 
 MOST_TIMINGS = 10_000
 
@@ -240,7 +224,7 @@ class OrderState:
             EventType.TRADE_CLOSED if closed else EventType.AMENDED,
             now,
             reason=f"exits ended: {reason}",
-            realized_pnl=_AVERAGE.plus(pnl) if closed else None,
+            realized_pnl=AVERAGE.plus(pnl) if closed else None,
         )
 
     def place(self, place: Place, now: int) -> ChildOrder:
@@ -289,7 +273,7 @@ class OrderState:
             parent.cancel_requested, parent.cancel_reason = False, None
         self._touch(now)
         self._emit(
-            _ENDS[done.status],
+            END_EVENTS[done.status],
             now,
             child=last,
             fills=fills,
@@ -319,69 +303,14 @@ class OrderState:
             self._touch(now)
         return None
 
-    def amend(
-        self, command: AmendOrder, now: int, replan: Callable[[ParentOrder], dict[str, Any]] | None = None
-    ) -> tuple[str, str] | None:
+    def amend(self, command: AmendOrder, now: int, replan: Replan | None = None) -> tuple[str, str] | None:
         """Book new terms; returns the (field, reason) why they cannot be, or None.
 
         `replan` gives the plan for changed parameters, and raises `Refusal` for impossible ones.
         """
-        parent, sums = self.parent, self.totals
-        if parent.status.terminal:
-            return "order_id", f"the order is {parent.status} already"
-        if parent.cancel_requested:
-            return "order_id", "the order is being canceled"
-        trigger = parent.trigger
-        if command.stop_price is not None:
-            if trigger is None or trigger.price is None:
-                return "stop_price", f"a {parent.order_type} order has none"
-            if trigger.fired_at is not None:
-                return "stop_price", "its trigger has been reached already"
-        if command.price is not None and not parent.order_type.has_limit_price:
-            return "price", f"a {parent.order_type} order has none"
-        quantity = command.quantity if command.quantity is not None else parent.quantity
-        price = command.price if command.price is not None else parent.price
-        parameters = {**parent.algorithm_params, **(command.algorithm_params or {})}
-        bound = sums.filled + sums.unknown
-        if quantity < bound:
-            return "quantity", f"{quantity:f} is below the {bound:f} that has filled or may have"
-        stop_price = command.stop_price if command.stop_price is not None else parent.stop_price
-        if (quantity, price, stop_price, parameters) == (
-            parent.quantity,
-            parent.price,
-            parent.stop_price,
-            parent.algorithm_params,
-        ):
-            return "quantity" if command.quantity is not None else "price", "the order has these terms already"
-        if quantity > bound:
-            rounded = self.rules.round_price(price, parent.side) if price is not None else None
-            rest = self.rules.round_quantity(quantity - bound, parent.order_type)
-            refusal = self.rules.refusal(rest, parent.order_type, rounded)
-            if refusal is not None and "above the maximum" in refusal[1] and parent.algorithm != "direct":
-                refusal = None  # it is sliced
-            if refusal is not None and (command.price is not None or not sums.filled):
-                return refusal
-        beyond = _beyond_exits(parent, price if price is not None else stop_price)
-        if beyond is not None and (command.price is not None or command.stop_price is not None):
-            return "price" if command.price is not None else "stop_price", beyond
-        if parameters != parent.algorithm_params:
-            if replan is None:
-                return "algorithm_params", f"{parent.algorithm} has none that can be amended"
-            changed = copy.copy(parent)
-            changed.quantity, changed.price, changed.algorithm_params = quantity, price, parameters
-            try:
-                parent.plan = replan(changed)
-            except Refusal as error:
-                return error.field, error.reason
-            parent.algorithm_params = parameters
-        if command.stop_price is not None and trigger is not None:
-            parent.stop_price = command.stop_price
-            at = self.rules.round_price(command.stop_price, parent.side)
-            parent.trigger = trigger = msgspec.structs.replace(trigger, price=at)
-        if trigger is not None and trigger.fired_at is None and command.algorithm_params:
-            parent.trigger = _retrailed(trigger, command.algorithm_params)
-        parent.quantity, parent.price = quantity, price
-        parent.amendments += 1
+        refusal = amend(self.parent, self.totals, self.rules, command, replan)
+        if refusal is not None:
+            return refusal
         self._touch(now)
         self._emit(EventType.AMENDED, now, reason=command.reason)
         return None
@@ -398,7 +327,7 @@ class OrderState:
 
     def answer(self, reason: str, now: int, field: str | None = None) -> None:
         """Tell that a command could not be done. The event says what the order's state is; nothing changed."""
-        self._emit(_STANDING[self.parent.status], now, reason=reason, field=field)
+        self._emit(STANDING_EVENTS[self.parent.status], now, reason=reason, field=field)
 
     # --- what venues tell -------------------------------------------------------------------------------------------
 
@@ -609,105 +538,27 @@ class OrderState:
         realized_pnl: Decimal | None = None,
         tca: CostReport | None = None,
     ) -> None:
-        parent, sums = self.parent, self.totals
-        parent.sequence += 1
-        unset = msgspec.UNSET
+        self.parent.sequence += 1
         self._events.append(
-            OrderEvent(
-                order_id=parent.order_id,
-                signal_id=parent.signal_id,
-                status=parent.status,
-                filled_quantity=sums.filled,
-                average_price=_AVERAGE.divide(sums.notional, sums.filled) if sums.filled else None,
-                commission=sums.quote_fees,
-                timestamp=now,
-                # With the time: a store that forgot the event's order has the next one of this number tell something else.
-                event_id=f"evt_{self.key}_{parent.sequence}_{now:x}",
-                event_type=event_type,
-                sequence=parent.sequence,
-                strategy_id=parent.strategy_id,
-                exchange=parent.exchange,
-                symbol=parent.symbol,
-                side=parent.side,
-                quantity=parent.quantity,
-                remaining_quantity=max(parent.quantity - sums.filled, ZERO),
-                commissions=sums.fees,
-                instance_id=self._instance,
-                algorithm=parent.algorithm,
-                user_id=parent.user_id if parent.user_id is not None else unset,
-                trade_id=parent.trade_id if parent.trade_id is not None else unset,
-                child=_told(child, fills or ()) if child is not None else unset,
-                reason=reason if reason is not None else unset,
-                field=field if field is not None else unset,
-                ignored_fields=ignored_fields or unset,
-                metadata=parent.metadata or unset,
-                notes=notes or unset,
-                slippage_bps=slippage_bps if slippage_bps is not None else unset,
-                realized_pnl=realized_pnl if realized_pnl is not None else unset,
-                trigger=_shown(parent.trigger) if parent.trigger is not None else unset,
-                tca=tca if tca is not None else unset,
+            order_event(
+                self.key,
+                self._instance,
+                self.parent,
+                self.totals,
+                event_type,
+                now,
+                child=told_child(child, fills or ()) if child is not None else None,
+                reason=reason,
+                field=field,
+                ignored_fields=ignored_fields,
+                notes=notes,
+                slippage_bps=slippage_bps,
+                realized_pnl=realized_pnl,
+                tca=tca,
             )
         )
-
-
-def _retrailed(trigger: Trigger, parameters: dict[str, Any]) -> Trigger:
-    """A trailing stop with amended parameters; where it has trailed to by now, it stays."""
-    trail, activation = parameters.get("trail_bps"), parameters.get("activation_price")
-    return msgspec.structs.replace(
-        trigger,
-        trail_bps=Decimal(str(trail)) if trail is not None else trigger.trail_bps,
-        activation=Decimal(str(activation)) if activation is not None else trigger.activation,
-    )
-
-
-def _beyond_exits(parent: ParentOrder, price: Decimal | None) -> str | None:
-    """Why an entry at a price would be closed as soon as it is opened; None: it would not."""
-    for name, exit_at, way in (("take_profit", parent.take_profit, 1), ("stop_loss", parent.stop_loss, -1)):
-        if price is not None and exit_at is not None and way * parent.side.sign * (exit_at - price) <= 0:
-            return f"{price:f} is beyond the order's {name}, {exit_at:f}"
-    return None
 
 
 def _kind(reason: str | None) -> str | None:
     """A reason without its figures: 12.3 bps and 12.4 bps are the same pause."""
     return "".join(c for c in reason if not c.isdigit()) if reason is not None else None
-
-
-def _shown(trigger: Trigger) -> EventTrigger:
-    return EventTrigger(
-        held_by="venue" if trigger.native else "service",
-        price=trigger.price,
-        fired_at=trigger.fired_at,
-        fired_price=trigger.fired_price,
-    )
-
-
-def _told(child: ChildOrder, fills: Iterable[Fill]) -> EventChild:
-    return EventChild(
-        client_order_id=child.child_id,
-        venue=child.venue,
-        state=child.state.value,
-        quantity=child.quantity,
-        filled=child.filled,
-        venue_order_id=child.venue_order_id,
-        price=child.price,
-        role=child.role.value,
-        order_type=child.order_type.value if child.order_type not in (OrderType.LIMIT, OrderType.MARKET) else None,
-        stop_price=child.stop_price,
-        tag=child.tag or None,
-        reason=child.reason,
-        fills=tuple(
-            [
-                EventFill(
-                    trade_id=fill.trade_id,
-                    price=fill.price,
-                    quantity=fill.quantity,
-                    fee=fill.fee,
-                    fee_asset=fill.fee_asset,
-                    maker=fill.maker,
-                    timestamp=fill.timestamp,
-                )
-                for fill in fills
-            ]
-        ),
-    )

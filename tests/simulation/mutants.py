@@ -135,7 +135,7 @@ def takeover_asks_first() -> None:
     from execution.order_actor import OrderActor
 
     def forgetful(self: OrderActor) -> None:
-        self._follow_markets()
+        self._markets.follow()
         self.post(None)
 
     _set(OrderActor, "resume", forgetful)
@@ -515,6 +515,73 @@ def pause() -> None:
 _PAUSED = "paused before it was sent"
 
 
+def end_of_time() -> None:
+    """An order is worked on after its time has run out."""
+    import copy
+
+    import msgspec
+
+    from execution.order_actor import OrderActor
+    from execution.venue_requests import Requests
+
+    view, why_not = OrderActor._view, Requests._why_not
+
+    def going(self: OrderActor, now: int) -> Any:
+        seen = view(self, now)
+        order = copy.copy(seen.order)
+        order.expires_at = None
+        return msgspec.structs.replace(seen, order=order)
+
+    _set(OrderActor, "_view", going)
+    _set(Requests, "_why_not", lambda self, child: None if (why := why_not(self, child)) == _LATE else why)
+
+
+_LATE = "its time ran out before it was sent"
+
+
+def adoption() -> None:
+    """What a venue has of an order, and the ledger has lost, is not taken up."""
+    from execution.order_actor import OrderActor
+
+    async def never(*_: Any) -> None:
+        return None
+
+    _set(OrderActor, "adopt", never)
+
+
+def orphans() -> None:
+    """What carries ids of ours and belongs to nobody is left at the venue."""
+    from execution.reconcile.open_orders import OpenOrders
+
+    init = OpenOrders.__init__
+
+    def lenient(self: OpenOrders, *arguments: Any, cancel_unknown: bool) -> None:
+        init(self, *arguments, cancel_unknown=False)
+
+    _set(OpenOrders, "__init__", lenient)
+
+
+def commit_shield() -> None:
+    """Who is cancelled takes a write under way with it, and does not know what became of it."""
+    from execution.ledger import Ledger
+
+    async def bare(self: Any, *arguments: Any) -> Any:
+        return await self._repeat(*arguments)
+
+    _set(Ledger, "_certainly", bare)
+
+
+def quiesce() -> None:
+    """Who hands a shard over neither finishes what is under way nor stops deciding."""
+    from execution.order_actor import OrderActor
+
+    async def at_once(self: OrderActor, _: float) -> None:
+        return None
+
+    _set(OrderActor, "quiesce", at_once)
+    _set(OrderActor, "drop", lambda _: None)
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     mutant.__name__: mutant
     for mutant in (
@@ -554,5 +621,10 @@ MUTANTS: dict[str, Callable[[], None]] = {
         dead_man,
         dead_man_doubts,
         pause,
+        end_of_time,
+        adoption,
+        orphans,
+        commit_shield,
+        quiesce,
     )
 }

@@ -126,6 +126,20 @@ class Watch:
                     self._left_open.add(child_id)
                     self._say(f"{child_id} rests though the dead man's switch tripped at {self._tripped_at:.3f}")
 
+    def ends_are_kept(self) -> None:
+        """Nothing fails any more: what has no time left does not rest."""
+        world = self._world
+        for name, signal in world.signals.items():
+            key, ends = order_key(name), signal.get("expires_at")
+            if ends is None or world.now_ms() < ends + BOOKED_SECONDS * 1000 or key in self._left_open:
+                continue
+            for venue in world.venues.values():
+                for paper in venue.orders:
+                    entry = key_of(paper) == key and paper.order.side is self._side(key)
+                    if entry and paper.status is VenueOrderStatus.OPEN:
+                        self._left_open.add(key)
+                        self._say(f"{paper.order.client_order_id} rests though its order's time ended at {ends}")
+
     def fills_are_booked(self) -> None:
         """Nothing fails any more, and has not for a while: what has traded is in the ledger before long, whoever told of it."""
         world = self._world

@@ -245,6 +245,7 @@ async def _run(seed: int, loop: SimLoop, skews: dict[str, float], calm: bool) ->
             world.start_replica()
         if loop.time() > calm_at + BOOKED_SECONDS:
             world.watch.fills_are_booked()
+            world.watch.ends_are_kept()
         if loop.time() > calm_at + SILENT_SECONDS:
             world.watch.entries_are_off()
         if loop.time() > calm_at + REST and not called_off:
