@@ -1,6 +1,6 @@
 """Ten thousand live orders and a steady stream of new ones: what it costs, how late slices are, and whether anything is lost.
 
-    python -m benchmarks.load --parents 10000 --minutes 10 --rate 60
+    python -m benchmarks.load --parents 10000 --minutes 10 --rate 20
     python -m benchmarks.load --parents 2000 --minutes 3 --slow store --delay 0.05
 
 Ends with code 1 if a signal, an order, a fill or an event is lost, or if the memory of a replica keeps growing.
@@ -270,7 +270,7 @@ def main() -> int:
     parser.add_argument("--parents", type=int, default=10_000, help="orders kept live (default %(default)s)")
     parser.add_argument("--minutes", type=float, default=10.0, help="of steady load (default %(default)s)")
     parser.add_argument(
-        "--rate", type=float, default=60.0, help="short orders a second beside them (default %(default)s)"
+        "--rate", type=float, default=20.0, help="short orders a second beside them (default %(default)s)"
     )
     parser.add_argument("--replicas", type=int, default=1, help="processes of the service (default %(default)s)")
     parser.add_argument(

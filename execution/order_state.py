@@ -68,8 +68,8 @@ class OrderState:
         self._untold: dict[str, list[Fill]] = {}
         self._events: list[OrderEvent] = []
         self._places: set[Role] = set()
-        self._commands: set[str] = set()
-        """The ids of the commands that were carried out."""
+        self._commands: set[str] | None = None
+        """The ids of the commands that were carried out; None: none, as of most."""
         self._new_commands: list[str] = []
         self._touched = False
         self._was_over = False
@@ -84,7 +84,7 @@ class OrderState:
         state._by_id = {child.child_id: child for child in record.children}
         state.fills = list(record.fills)
         state._was_over = state.over
-        state._commands = record.commands
+        state._commands = record.commands or None
         state._booked = {(fill.child_id, fill.trade_id) for fill in record.fills}
         return state
 
@@ -287,6 +287,8 @@ class OrderState:
 
     def commanded(self, command_id: str) -> bool:
         """Note that a command is carried out, with the commit that does it; False: it was before."""
+        if self._commands is None:
+            self._commands = set()
         if command_id in self._commands:
             return False
         self._commands.add(command_id)

@@ -10,7 +10,7 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import msgspec
 
@@ -222,6 +222,9 @@ def _judge_child(at_venue: AtVenue, child: ChildOrder, order: LoadedOrder, verdi
     if at_venue.side is not None and (at_venue.side is parent.side) != (child.role is Role.ENTRY):
         say(f"{child.child_id} ({child.role}) is a {at_venue.side} of a {parent.side} order")
     prices = {fill.trade_id: fill.price for fill in order.fills if fill.child_id == child.child_id}
+    notional = sum((fill.price * fill.quantity for fill in order.fills if fill.child_id == child.child_id), ZERO)
+    if child.notional != notional:
+        say(f"{child.child_id} sums up to {child.notional}, its fills to {notional}")
     if at_venue.prices and prices != at_venue.prices:
         say(f"prices of {child.child_id}: the ledger has {prices}, its venue {dict(at_venue.prices)}")
     if child.role is Role.ENTRY and parent.price is not None:
@@ -256,6 +259,10 @@ def _judge_events(order: LoadedOrder, told: Sequence[OrderEvent], verdict: Verdi
     elif (parent.status, filled) not in [(event.status, event.filled_quantity) for event in ends]:
         found = [(str(event.status), str(event.filled_quantity)) for event in ends]
         say(f"{parent.order_id}: the last event says {found}, the ledger {parent.status} {filled}")
+    notional = sum((child.notional for child in order.children if child.role is Role.ENTRY), ZERO)
+    average = Context(prec=28).divide(notional, filled) if filled else None
+    if ends and average not in [event.average_price for event in ends]:
+        say(f"{parent.order_id}: the last event says an average price of {ends[-1].average_price}, its fills {average}")
     in_events = Counter(
         fill.trade_id for event in told if not isinstance(event.child, msgspec.UnsetType) for fill in event.child.fills
     )

@@ -93,9 +93,8 @@ class Watch:
                 self._say(f"the {role} of {key} may trade {under_way} of {most}")
 
     def sent_again(self, child_id: str) -> None:
-        """A venue was sent an order that it has."""
-        address = keys.key_of_child(child_id)
-        if address is not None and address[0] not in self._world.lost:
+        """A venue was sent an order that it has: that may not be, whatever the store has forgotten meanwhile."""
+        if keys.key_of_child(child_id) is not None:
             self._say(f"{child_id} was sent again although it had been taken")
 
     def overtaken(self, replica: str, child_id: str) -> None:
