@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from decimal import Decimal
@@ -19,6 +20,8 @@ from schemas.terms import TimeInForce
 PAGE = 1000
 DAY_MS = 86_400_000
 MOST_PAGES = 10_000
+TURN = 200
+"""Orders read per turn of the event loop."""
 
 
 class BinanceOrders:
@@ -88,10 +91,18 @@ class BinanceOrders:
     async def open_orders(self, symbol: str | None) -> list[VenueOrder]:
         request = {"symbol": self._id(symbol)} if symbol is not None else {}
         rows = self._rows(await self._ask("read", Lane.READ, self._exchange.privateGetOpenOrders(request)))
+        rows.reverse()
+        found: list[VenueOrder] = []
         try:
-            return [parsing.binance_order(row, self._symbol(row)) for row in rows]
+            while rows:
+                # Each row leaves memory as it is read, and others have their turn: an account may hold thousands.
+                row = rows.pop()
+                found.append(parsing.binance_order(row, self._symbol(row)))
+                if len(found) % TURN == 0:
+                    await asyncio.sleep(0)
         except (KeyError, ValueError, TypeError, ArithmeticError):
             raise self._unreadable("to the question for open orders cannot be understood") from None
+        return found
 
     async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]:
         """All trades of an order, or since a time; by ascending trade id. Without either: the newest page."""

@@ -34,6 +34,10 @@ USER_AGENT = "execution-service"
 KEEP_ALIVE_MS = 10_000
 """Between two pings of a WebSocket; two that stay unanswered end it."""
 
+HTTP_OK = 200
+LONG_BODY = 65_536
+"""Bytes."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 _decode = msgspec.json.Decoder(float_hook=str).decode
 """JSON with every number that has a point or an exponent as its own text: ccxt passes texts through digit for digit."""
@@ -298,7 +302,9 @@ async def _fetch(
         raise ccxt.ExchangeNotAvailable(f"{method} {url.partition('?')[0]}: {error}") from error
     except NoAnswer as error:
         raise ccxt.RequestTimeout(f"{method} {url.partition('?')[0]}: {error}") from error
-    text = answer.body.decode(errors="replace")
+    # Of a long list only the beginning: for people, and for ccxt's search for errors, which a list has none of.
+    long = answer.status == HTTP_OK and len(answer.body) > LONG_BODY and answer.body.startswith(b"[")
+    text = (answer.body[:LONG_BODY] if long else answer.body).decode(errors="replace")
     call.status, call.headers, call.body = answer.status, answer.headers, text
     exchange.last_response_headers = answer.headers
     try:

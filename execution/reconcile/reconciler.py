@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 LONG = 5
 """Health tells of a venue that was not looked at in full for so many intervals."""
 LEAST_LONG = 60.0
+LARGE = 5_000
+"""Open orders and trades that one full look per interval may compare. Of larger accounts looks come less often: they are work, for the
+venue too."""
+SELDOMEST = 4
+"""Intervals; so often it comes in any case."""
 MOST_STRAYS = 100
 """Orders of ours told by a stream, and not known to their order, that are looked up at a time; a full look finds the rest."""
 
@@ -104,16 +109,19 @@ class Reconciler:
 
     async def run(self, venue: str) -> None:
         """Look at a venue whenever it is due, until cancelled."""
-        last_full = 0.0
+        last_full, pause = 0.0, self._reconcile_interval
         while True:
             nudge = self._nudges[venue]
-            interval = self._reconcile_interval if self._stream_up[venue] else self._poll_interval
+            interval = pause if self._stream_up[venue] else self._poll_interval
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(nudge.wait(), interval)
-            full = nudge.is_set() or time.monotonic() - last_full >= self._reconcile_interval
+            full = nudge.is_set() or time.monotonic() - last_full >= pause
             nudge.clear()
-            if await self._looked(venue, full=full):
-                last_full = time.monotonic() if full else last_full
+            report = await self._looked(venue, full=full)
+            if report is not None:
+                if full:
+                    last_full = time.monotonic()
+                    pause = self._reconcile_interval * min(max(report.size / LARGE, 1), SELDOMEST)
             else:
                 await asyncio.sleep(min(self._poll_interval, 1.0))
                 nudge.set() if full else None
@@ -139,10 +147,10 @@ class Reconciler:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    async def _looked(self, venue: str, *, full: bool) -> bool:
-        """Look once; False: the venue, the store or this program did not let it be done."""
+    async def _looked(self, venue: str, *, full: bool) -> VenueReport | None:
+        """Look once; None: the venue, the store or this program did not let it be done."""
         try:
-            await self._look(venue, full=full)
+            return await self._look(venue, full=full)
         except (AdapterError, *STORE_ERRORS) as error:
             self._failed[venue] = str(error)
             log.warning("venue not reconciled", venue=venue, error=str(error))
@@ -150,9 +158,7 @@ class Reconciler:
             self._failed[venue] = str(error)
             log.exception("reconciliation failed unexpectedly", venue=venue)
             self._metrics.internal_error("reconciliation")
-        else:
-            return True
-        return False
+        return None
 
     async def _report(self, venue: str) -> VenueReport:
         try:

@@ -36,6 +36,8 @@ class VenueReport(msgspec.Struct, kw_only=True):
     """Open on the account."""
     compared: int = 0
     """Of this replica's, compared with them."""
+    fills: int = 0
+    """Trades of the account that were compared."""
     ended: int = 0
     """The ledger held them for open, and they had ended."""
     adopted: list[str] = []
@@ -52,6 +54,11 @@ class VenueReport(msgspec.Struct, kw_only=True):
     foreign_fills: int = 0
     drifts: list[Drift] = []
     errors: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """How much there was to compare."""
+        return self.open_orders + self.fills
 
     @property
     def repaired(self) -> bool:

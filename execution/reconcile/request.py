@@ -66,6 +66,7 @@ class Answer(msgspec.Struct, kw_only=True):
             total.at = min(total.at, report.at)
             total.seconds = max(total.seconds, report.seconds)
             total.open_orders = max(total.open_orders, report.open_orders)
+            total.fills = max(total.fills, report.fills)
             for name in (
                 "compared",
                 "ended",

@@ -115,6 +115,7 @@ class Trades:
             at.looked_at = time.monotonic()
             since = at.since
             told = await self._reads.trades(venue, symbol, since)
+            report.fills += len(told)
             told = [trade for trade in told if trade.timestamp < now - RECENT_MS]
             lookups, unsettled = await self._book(venue, symbol, told, lookups, report)
             at.since = min([max(since, now - OVERLAP_MS), *unsettled])
