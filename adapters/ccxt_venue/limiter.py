@@ -174,9 +174,12 @@ class Limiter:
             return False
         at = now + self.skew_ms
         order, reserve = lane in _CREATES, _RESERVES[lane]
-        kept = _ORDERS_KEPT if lane is Lane.ORDER else 0.0
-        if order and (now < self._orders_blocked_until or not all(budget.fits(1, at, kept) for budget in self._orders)):
+        if order and now < self._orders_blocked_until:
             return False
+        for budget in self._orders if order else ():
+            kept = int(budget.limit * _ORDERS_KEPT) if lane is Lane.ORDER else 0
+            if not budget.fits(1 + kept, at):
+                return False
         if not all(budget.fits(weight, at, reserve) for budget in self._weight):
             return False
         if not all(budget.fits(1, at, reserve) for budget in self._requests):

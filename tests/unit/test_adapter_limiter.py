@@ -60,7 +60,7 @@ async def test_what_closes_a_position_goes_before_what_opens_one() -> None:
     await asyncio.wait_for(turns.turn(1, Lane.PROTECT), 1)
     closing = asyncio.create_task(go(Lane.PROTECT))
     assert await waits(closing)
-    turns.adopt(Limiter(AdapterHealth(), orders=[Budget(far(), 2)]))
+    turns.adopt(Limiter(AdapterHealth(), orders=[Budget(far(), 1)]))
     await asyncio.wait_for(turns.turn(1, Lane.URGENT), 1)
     await asyncio.wait_for(closing, 1)
     assert await waits(opening)
