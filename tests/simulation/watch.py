@@ -294,8 +294,8 @@ class Watch:
 def _legal(paper: PaperOrder) -> bool:
     """Whether a venue with these rules would have taken it."""
     order = paper.order
-    price = order.price or order.stop_price
-    notional = order.quantity * price if price is not None else None
+    # What trades at the market is valued by the market, which moves.
+    notional = order.quantity * order.price if order.price is not None else None
     return (
         order.quantity % (RULES.market_lot if order.order_type is OrderType.MARKET else RULES.lot) == 0
         and order.quantity >= RULES.min_quantity
