@@ -78,6 +78,8 @@ class Requests:
         self._refreshing: set[str] = set()
         self._parked: dict[str, Callable[[], None]] = {}
         """Children whose request waits before its venue, and what ends the wait."""
+        self._left: set[str] = set()
+        """Children that whoever goes on with the order is to send."""
         self._left_at: dict[str, int] = {}
         self._sent_at: dict[str, float] = {}
         """When the last request to place a child left here, on the monotonic clock."""
@@ -108,6 +110,8 @@ class Requests:
             self._parked[child.child_id]()
         if ("send", child.child_id) in self._tasks or self._actor.mail_waits:
             return  # its answer may be what waits to be booked
+        if child.child_id in self._left:
+            return
         if child.sends == 0 or child.child_id in self._may_resend:
             self._may_resend.discard(child.child_id)
             self._start("send", child, self._send)
@@ -152,6 +156,8 @@ class Requests:
         except _Withheld as why:
             if why.reason is not None:
                 self._void(child, why.reason)
+            else:
+                self._left.add(child.child_id)
         except AdapterError as error:
             self._not_placed(child, error, repeater.tries)
         else:

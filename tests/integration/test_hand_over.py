@@ -6,10 +6,13 @@ Otherwise the next owner, who cannot know that it did not, would wait until such
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
+from adapters.base import Unavailable
+from execution.circuit import Endpoint
 from execution.ledger import child_id, order_key
 from execution.store import Store
 from schemas.order import OrderStatus
@@ -81,4 +84,32 @@ async def test_a_child_committed_meanwhile_is_sent(store: Store, lost: bool) -> 
     venue.fill(SECOND, "5")
     assert (await second.ends()).parent.status is OrderStatus.FILLED
     assert venue.creates == [FIRST, SECOND]
+    await second.die()
+
+
+async def test_what_its_venue_keeps_back_is_left_to_the_next_owner_and_not_tried_again_and_again(store: Store) -> None:
+    """Its circuit is open when the shard is handed over: it is looked at once, and not as fast as the processor can."""
+    venue = ScriptedVenue()
+    first = await Replica(store, {"alpha": venue}, "a").start()
+    circuit = first.market.circuits.of("alpha", Endpoint.ORDERS)
+    for _ in range(5):
+        with contextlib.suppress(Unavailable), circuit.passage():
+            raise Unavailable("away")
+    assert not circuit.admits
+    await first.signal()
+    actor = first.runner.get(order_key("sig"))
+    assert actor is not None
+    steps, step = 0, actor._step
+
+    async def counted() -> None:
+        nonlocal steps
+        steps += 1
+        await step()
+
+    actor._step = counted  # type: ignore[method-assign]
+    await asyncio.wait_for(first.stop(), 5)
+    assert steps < 10
+    assert venue.creates == []
+    second = await Replica(store, {"alpha": venue}, "b").start()
+    await until(lambda: venue.creates == [FIRST])
     await second.die()

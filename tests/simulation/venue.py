@@ -280,8 +280,10 @@ class SimAdapter:
         finally:
             if order.protects:
                 self._exits_since.remove(asked)
+        asked_until = venue.monotonic()
+        await asyncio.sleep(0)  # who got a turn in the same instant goes on before
         first = self._cancels_since if order.protects else self._cancels_since + self._exits_since
-        if any(since < venue.monotonic() for since in first):
+        if any(since < asked_until for since in first):
             venue.overtaken(self._replica, order.client_order_id)
         if not venue.up:
             raise Unavailable("the venue is down")
