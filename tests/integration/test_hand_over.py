@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,7 +109,11 @@ async def test_what_its_venue_keeps_back_is_left_to_the_next_owner_and_not_tried
         await step()
 
     actor._step = counted  # type: ignore[method-assign]
-    await asyncio.wait_for(first.stop(), 5)
+    gate = Gate(first.ledger.commit)
+    first.ledger.commit = gate  # type: ignore[method-assign, assignment]
+    actor.post(partial(actor.state.arrived, Decimal(100)))
+    await until(lambda: gate.waiting)
+    await asyncio.wait_for(handed_over(first, gate), 5)
     assert steps < 10
     assert venue.creates == []
     second = await Replica(store, {"alpha": venue}, "b").start()
