@@ -338,12 +338,13 @@ class Ledger:
     async def acquire(self, shard: int, seconds: float, margin: float, *, own: bool = False) -> Lease | None:
         """Take a shard that nobody holds; None while somebody does. `own`: only if it was ours last."""
         asked, run = time.monotonic(), self._store.run_id
-        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "")
+        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "", run or "")
         if reply[0] != b"OK":
             return None
         before = reply[5].decode()
-        suspect = bool(before and run and before != run)
         epoch = int(reply[2])
+        # Whoever held it before may not have come to confirm anything, and have acted all the same.
+        suspect = bool(run and before != run and epoch > 1)
         last = self._held.get(shard)
         continued = last is not None and last.epoch == epoch - 1 and not last.suspect
         (self._continued.add if continued else self._continued.discard)(shard)
@@ -379,10 +380,12 @@ class Ledger:
         lease.valid_until = 0.0
         await self._lease("release", lease.shard, lease.epoch, 0)
 
-    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "") -> list[Any]:
+    async def _lease(
+        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", run: str = ""
+    ) -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
-            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more]
+            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more, run]
         )
         self._answered_at = time.monotonic()
         return reply

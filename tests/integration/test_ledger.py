@@ -295,3 +295,17 @@ async def test_what_the_last_owner_sent_may_still_arrive(store: Store) -> None:
     taken = await lease_of(ledger_of(store, "b"), order_key("sig"))
     assert before <= taken.quiet_from <= time.monotonic()
     assert not taken.suspect
+
+
+async def test_a_shard_is_in_doubt_though_its_last_owner_never_confirmed_it(store: Store) -> None:
+    """It held the shard for a moment, acted, and died; what it had confirmed, if anything, the store has forgotten."""
+    first = ledger_of(store)
+    held = await lease_of(first, order_key("sig"))
+    await first.release(held)
+    at = first.shards[held.shard].lease
+    assert await store.call("HGET", at, "run") == (store.run_id or "").encode(), "the first owner finds it whole"
+    await store.call("HSET", at, "run", "another process")
+    assert (await lease_of(ledger_of(store, "b"), order_key("sig"))).suspect
+    await store.call("HDEL", at, "run")
+    await store.call("HSET", at, "until", "0")
+    assert (await lease_of(ledger_of(store, "c"), order_key("sig"))).suspect
