@@ -36,6 +36,7 @@ from tests.system import System
 
 REPORT_SECONDS = 30.0
 SETTLE_SECONDS = 600.0
+SETTLING_SECONDS = 30.0
 JUDGED_MINUTES = 5.0
 GROWTH_BOUND = 0.01
 """Part of a replica's memory by which it may grow in a minute, by a straight line through the second half of the steady time. Nothing
@@ -55,6 +56,8 @@ class Options:
     slow: str | None
     delay: float
     report_seconds: float = REPORT_SECONDS
+    settling: float = SETTLING_SECONDS
+    """Seconds after the last order was brought up until the steady time begins: what queued up meanwhile is made up for."""
     max_live: int | None = None
     """MAX_LIVE_ORDERS of the replicas; None: its default."""
 
@@ -70,7 +73,7 @@ class Load:
         self.links = links
         self.traffic = Traffic(system, self.heard, parents=options.parents, twap_seconds=options.twap_seconds)
         self.samplers: list[Sampler] = []
-        self._accepted = self._children = self._slices = 0
+        self._accepted = self._children = self._slices = self._steady_slices = 0
         self._cpu: list[float] = []
         self._looked = 0.0
         self._answers: list[int] = []
@@ -88,8 +91,10 @@ class Load:
         started = time.monotonic()
         await traffic.grow(options.grow)
         say(f"{len(traffic.standing)} live orders after {time.monotonic() - started:.0f} s; load {load_now()}")
+        await asyncio.sleep(options.settling)
         self.steady_from = time.monotonic()
         self._remember()
+        self._steady_slices = self._slices
         reports = asyncio.create_task(self._report())
         slowing = asyncio.create_task(self._slow())
         await traffic.stream(options.rate, options.seconds)
@@ -165,7 +170,7 @@ class Load:
         """What was measured, and whether the memory keeps growing."""
         heard, traffic = self.heard, self.traffic
         seconds = self.steady_until - self.steady_from
-        late = heard.lateness(0, reckoning.created)
+        late = heard.lateness(self._steady_slices, reckoning.created)
         to_fill = sorted(
             heard.first_fills[name] - at for name, at in traffic.directs.items() if name in heard.first_fills
         )
@@ -296,6 +301,7 @@ def main() -> int:
         delay=given.delay,
         max_live=given.max_live,
         report_seconds=min(REPORT_SECONDS, max(given.minutes * 60 / 6, 5.0)),
+        settling=min(SETTLING_SECONDS, given.minutes * 6),
     )
     return asyncio.run(measure(options))
 

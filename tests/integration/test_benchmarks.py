@@ -21,6 +21,7 @@ async def test_load_with_a_slow_store(capsys: pytest.CaptureFixture[str]) -> Non
         slow="store",
         delay=0.01,
         report_seconds=1.0,
+        settling=0.5,
     )
     assert await load.measure(options) == 0
     told = capsys.readouterr().out
