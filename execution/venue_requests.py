@@ -81,9 +81,9 @@ class Requests:
         self._left: set[str] = set()
         """Children that whoever goes on with the order is to send."""
         self._left_at: dict[str, int] = {}
+        """When a request to place left, in ms, until it was answered."""
         self._sent_at: dict[str, float] = {}
         """When the last request to place a child left here, on the monotonic clock."""
-        """When a request to place left, in ms, until it was answered."""
 
     @property
     def busy(self) -> bool:
