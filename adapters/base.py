@@ -6,10 +6,11 @@ whether to ask again is the caller's decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -132,6 +133,24 @@ class VenueFill(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: int
     venue_order_id: str | None = None
     client_order_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FillPage:
+    """Some trades of an account, oldest first."""
+
+    fills: list[VenueFill]
+    following: Callable[[], Coroutine[Any, Any, FillPage]] | None = None
+    """Asks for those that follow; None: these are the last."""
+
+
+async def every_fill(page: FillPage) -> list[VenueFill]:
+    """The trades of a page and of all that follow it."""
+    found = list(page.fills)
+    while page.following is not None:
+        page = await page.following()
+        found += page.fills
+    return found
 
 
 class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -263,10 +282,15 @@ class Adapter(Protocol):
 
     async def open_orders(self, symbol: str | None = None) -> list[VenueOrder]: ...
 
-    async def fills(
-        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
-    ) -> list[VenueFill]:
-        """Our trades of a symbol: all of one order, or all since a time, oldest first, however many pages it takes."""
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
+        """All trades of an order, oldest first, however many pages it takes."""
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        """The account's trades of a symbol since a time, oldest first, as many as the venue tells at a time.
+
+        An account may have traded more than should be held at once: book a page, let it go, and ask for what follows. No trade
+        is in two pages.
+        """
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook: ...
 

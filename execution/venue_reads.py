@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from adapters.base import Adapter, Position, Unavailable, VenueFill, VenueOrder
@@ -22,18 +22,24 @@ class Reads:
         self._metrics = metrics
 
     async def open_orders(self, venue: str, symbol: str | None = None) -> list[VenueOrder]:
-        return await self._ask(venue, "open_orders", lambda adapter: adapter.open_orders(symbol))
+        return await self._ask(venue, "open_orders", lambda: self.adapters[venue].open_orders(symbol))
 
-    async def trades(self, venue: str, symbol: str, since_ms: int) -> list[VenueFill]:
-        return await self._ask(venue, "trades", lambda adapter: adapter.fills(symbol, since_ms=since_ms))
+    async def trades(self, venue: str, symbol: str, since_ms: int) -> AsyncIterator[list[VenueFill]]:
+        """Page by page, each asked for when the one before was let go."""
+        page = await self._ask(venue, "trades", lambda: self.adapters[venue].fills_since(symbol, since_ms))
+        while True:
+            yield page.fills
+            if page.following is None:
+                return
+            page = await self._ask(venue, "trades", page.following)
 
     async def find(self, venue: str, symbol: str, client_id: str, venue_id: str | None) -> VenueOrder | None:
-        return await self._ask(venue, "find", lambda adapter: adapter.find(symbol, client_id, venue_id))
+        return await self._ask(venue, "find", lambda: self.adapters[venue].find(symbol, client_id, venue_id))
 
     async def positions(self, venue: str) -> list[Position]:
-        return await self._ask(venue, "positions", lambda adapter: adapter.positions())
+        return await self._ask(venue, "positions", self.adapters[venue].positions)
 
-    async def _ask(self, venue: str, kind: str, question: Callable[[Adapter], Coroutine[Any, Any, T]]) -> T:
+    async def _ask(self, venue: str, kind: str, question: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Ask once.
 
         Raises:
@@ -45,7 +51,7 @@ class Reads:
         started, outcome = time.monotonic(), "canceled"
         try:
             with circuit.passage():
-                answer = await question(self.adapters[venue])
+                answer = await question()
             outcome = "ok"
         except Exception as error:
             outcome = type(error).__name__

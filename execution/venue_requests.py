@@ -456,7 +456,13 @@ class Requests:
             if child.executed <= child.filled:
                 return True
             await self._turn(child, "trades")
-            request = actor.adapter(child).fills(child.symbol, venue_order_id=child.venue_order_id)
+            if child.venue_order_id is None:
+                told = await self._find(child, "trades")
+                if told is not None:
+                    await actor.booked(partial(actor.state.venue_order, child, told))
+            if child.venue_order_id is None:
+                return False
+            request = actor.adapter(child).fills(child.symbol, child.venue_order_id)
             fills = await self._timed(child.venue, "fills", request)
             own = [fill for fill in fills if _is_of(fill, child)]
             await actor.booked(partial(actor.state.venue_fills, child, own))

@@ -12,12 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import partial
 
 from adapters.base import (
     AdapterHealth,
     ApprovedOrder,
     Balance,
     DuplicateClientOrderId,
+    FillPage,
     MarketSink,
     OrderUnknown,
     Position,
@@ -145,16 +147,19 @@ class ScriptedVenue:
     async def open_orders(self, symbol: str | None = None) -> list[VenueOrder]:
         return [held.told() for held in self.orders.values() if held.status is VenueOrderStatus.OPEN]
 
-    async def fills(
-        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
-    ) -> list[VenueFill]:
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
         await asyncio.sleep(0)
-        return [
-            fill
-            for held in self.orders.values()
-            if venue_order_id in (None, held.venue_order_id)
-            for fill in held.fills
-        ]
+        return [fill for held in self.orders.values() if venue_order_id == held.venue_order_id for fill in held.fills]
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        """An order per page."""
+        await asyncio.sleep(0)
+        pages = [[fill for fill in held.fills if fill.timestamp >= since_ms] for held in self.orders.values()]
+
+        async def page(n: int) -> FillPage:
+            return FillPage(pages[n], partial(page, n + 1) if n + 1 < len(pages) else None)
+
+        return await page(0) if pages else FillPage([])
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         return OrderBook(symbol=symbol, bids=(), asks=(), received_at=time.monotonic())

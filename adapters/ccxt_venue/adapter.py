@@ -16,6 +16,7 @@ from adapters.base import (
     Balance,
     ClockSkew,
     CredentialsRefused,
+    FillPage,
     MarketSink,
     NotReady,
     NotReadyYet,
@@ -64,7 +65,8 @@ class _Orders(Protocol):
     async def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None: ...
     async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None: ...
     async def open_orders(self, symbol: str | None) -> list[VenueOrder]: ...
-    async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]: ...
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]: ...
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage: ...
     async def order_book(self, symbol: str, depth: int) -> OrderBook: ...
     async def balances(self) -> list[Balance]: ...
     async def positions(self) -> list[Position]: ...
@@ -342,11 +344,13 @@ class CcxtAdapter:
         """Every open order of the account, of one symbol where given."""
         return await self._started.open_orders(symbol)
 
-    async def fills(
-        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
-    ) -> list[VenueFill]:
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
         """See `Adapter.fills`."""
-        return await self._started.fills(symbol, venue_order_id, since_ms)
+        return await self._started.fills(symbol, venue_order_id)
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        """See `Adapter.fills_since`."""
+        return await self._started.fills_since(symbol, since_ms)
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         """The best levels, as the venue answers now."""

@@ -8,8 +8,22 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
-from adapters.base import ApprovedOrder, Balance, OrderUnknown, Position, Rejected, Unknown, VenueFill, VenueOrder
+import msgspec
+
+from adapters.base import (
+    ApprovedOrder,
+    Balance,
+    FillPage,
+    OrderUnknown,
+    Position,
+    Rejected,
+    Unknown,
+    VenueFill,
+    VenueOrder,
+    every_fill,
+)
 from adapters.ccxt_venue import parsing
+from adapters.ccxt_venue.exchange import read_row
 from adapters.ccxt_venue.limiter import Lane, lane_of
 from adapters.ccxt_venue.native import BINANCE_TYPES
 from adapters.ccxt_venue.requests import Requests
@@ -19,7 +33,6 @@ from schemas.terms import TimeInForce
 
 PAGE = 1000
 DAY_MS = 86_400_000
-MOST_PAGES = 10_000
 TURN = 200
 """Orders read per turn of the event loop."""
 
@@ -90,45 +103,39 @@ class BinanceOrders:
 
     async def open_orders(self, symbol: str | None) -> list[VenueOrder]:
         request = {"symbol": self._id(symbol)} if symbol is not None else {}
-        rows = self._rows(await self._ask("read", Lane.READ, self._exchange.privateGetOpenOrders(request)))
-        rows.reverse()
+        rows = await self._ask("read", Lane.READ, self._exchange.privateGetOpenOrders(request), row_by_row=True)
         found: list[VenueOrder] = []
         try:
-            while rows:
-                # Each row leaves memory as it is read, and others have their turn: an account may hold thousands.
-                row = rows.pop()
+            for row in map(read_row, self._rows(rows)):
                 found.append(parsing.binance_order(row, self._symbol(row)))
                 if len(found) % TURN == 0:
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # an account may hold thousands
         except (KeyError, ValueError, TypeError, ArithmeticError):
             raise self._unreadable("to the question for open orders cannot be understood") from None
         return found
 
-    async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]:
-        """All trades of an order, or since a time; by ascending trade id. Without either: the newest page."""
-        request: dict[str, Any] = {"symbol": self._id(symbol), "limit": PAGE}
-        if venue_order_id is not None:
-            first = await self._trades(symbol, {**request, "orderId": venue_order_id})
-            request["orderId"] = venue_order_id
-        elif since_ms is not None:
-            first = await self._first_since(symbol, request, since_ms)
-        else:
-            return await self._trades(symbol, request)
-        found = {fill.trade_id: fill for fill in first}
-        page = first
-        for _ in range(MOST_PAGES):
-            if not _full(page):
-                break
-            page = await self._trades(symbol, {**request, "fromId": int(page[-1].trade_id) + 1})
-            known = len(found)
-            found |= {fill.trade_id: fill for fill in page}
-            if len(found) == known:
-                break
-        return [
-            fill
-            for fill in sorted(found.values(), key=lambda fill: int(fill.trade_id))
-            if venue_order_id in (None, fill.venue_order_id) and fill.timestamp >= (since_ms or 0)
-        ]
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
+        """All trades of an order, by ascending trade id."""
+        request = {"symbol": self._id(symbol), "limit": PAGE, "orderId": venue_order_id}
+        told = await every_fill(self._page(symbol, request, await self._trades(symbol, request)))
+        return [fill for fill in told if fill.venue_order_id == venue_order_id]
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        """See `Adapter.fills_since`; by ascending trade id."""
+        request = {"symbol": self._id(symbol), "limit": PAGE}
+        return self._page(symbol, request, await self._first_since(symbol, request, since_ms))
+
+    def _page(self, symbol: str, request: dict[str, Any], told: list[VenueFill], after: int = -1) -> FillPage:
+        """What is new of an answer: ids above `after`. A venue that answers with nothing new has told all."""
+        fresh = [fill for fill in told if int(fill.trade_id) > after]
+        if not fresh or not _full(told):
+            return FillPage(fresh)
+        last = int(fresh[-1].trade_id)
+
+        async def following() -> FillPage:
+            return self._page(symbol, request, await self._trades(symbol, {**request, "fromId": last + 1}), last)
+
+        return FillPage(fresh, following)
 
     async def _first_since(self, symbol: str, request: dict[str, Any], since_ms: int) -> list[VenueFill]:
         """The first page since a time. A question by time spans at most a day; one by trade id has no such bound."""
@@ -146,9 +153,10 @@ class BinanceOrders:
 
     async def _trades(self, symbol: str, request: dict[str, Any]) -> list[VenueFill]:
         lane = Lane.URGENT if "orderId" in request else Lane.READ
-        rows = self._rows(await self._ask("read", lane, self._exchange.privateGetMyTrades(request)))
+        rows = self._rows(await self._ask("read", lane, self._exchange.privateGetMyTrades(request), row_by_row=True))
         try:
-            return sorted((parsing.binance_trade(row, symbol) for row in rows), key=lambda fill: int(fill.trade_id))
+            told = [parsing.binance_trade(read_row(row), symbol) for row in rows]
+            return sorted(told, key=lambda fill: int(fill.trade_id))
         except (KeyError, ValueError, TypeError, ArithmeticError):
             raise self._unreadable("to the question for trades cannot be understood") from None
 
@@ -165,7 +173,7 @@ class BinanceOrders:
 
     async def balances(self) -> list[Balance]:
         raw = await self._ask("read", Lane.READ, self._exchange.privateGetAccount({"omitZeroBalances": "true"}))
-        rows = self._rows(raw.get("balances") if isinstance(raw, dict) else None)
+        rows: list[dict[str, Any]] = self._rows(raw.get("balances") if isinstance(raw, dict) else None)
         rates = raw.get("commissionRates")
         if isinstance(rates, dict):
             maker, taker = parsing.number(rates.get("maker")), parsing.number(rates.get("taker"))
@@ -193,8 +201,8 @@ class BinanceOrders:
         named = {"orderId": venue_order_id} if venue_order_id is not None else {"origClientOrderId": client_order_id}
         return {"symbol": self._id(symbol), **named, "recvWindow": self._window}
 
-    def _rows(self, rows: Any) -> list[dict[str, Any]]:
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    def _rows(self, rows: Any) -> list[Any]:
+        if not isinstance(rows, list) or not all(isinstance(row, dict | msgspec.Raw) for row in rows):
             raise self._unreadable("is not a list")
         return rows
 

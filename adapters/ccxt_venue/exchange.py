@@ -41,6 +41,19 @@ LONG_BODY = 65_536
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 _decode = msgspec.json.Decoder(float_hook=str).decode
 """JSON with every number that has a point or an exponent as its own text: ccxt passes texts through digit for digit."""
+_decode_rows = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_row(row: Any) -> dict[str, Any]:
+    """A row of a list that was asked for row by row.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    read = _decode(row) if isinstance(row, msgspec.Raw) else row
+    if not isinstance(read, dict):
+        raise ValueError("a row is no object")
+    return read
 
 
 class Call:
@@ -53,6 +66,7 @@ class Call:
         "headers",
         "lane",
         "refusal",
+        "row_by_row",
         "sent",
         "sent_at",
         "status",
@@ -63,6 +77,8 @@ class Call:
         self.lane = lane
         self.client_id = client_id
         """Of a create: what its request must hold. ccxt asks some exchanges this and that before it places an order."""
+        self.row_by_row = False
+        """A long list comes as the text of each row, for `read_row`: as dictionaries it would take many times its memory at once."""
         self.turn_taken = False
         """Its turn was awaited already, before it was built."""
         self.sent = False
@@ -308,7 +324,7 @@ async def _fetch(
     call.status, call.headers, call.body = answer.status, answer.headers, text
     exchange.last_response_headers = answer.headers
     try:
-        parsed = _decode(answer.body)
+        parsed = _decode_rows(answer.body) if long and call.row_by_row else _decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         parsed = None
     exchange.handle_errors(

@@ -37,14 +37,15 @@ class Requests:
         before_send: Callable[[], None] | None = None,
         turn_taken: bool = False,
         client_id: str | None = None,
+        row_by_row: bool = False,
     ) -> Any:
-        """Await a request of ccxt's. `client_id`: of a create, what its request must hold to leave.
+        """Await a request of ccxt's. `client_id`: of a create, what its request must hold to leave; `row_by_row`: see `Call`.
 
         Raises:
             AdapterError: what its failure means. Whatever `before_send` raises.
         """
         call = Call(lane, before_send, client_id)
-        call.turn_taken = turn_taken
+        call.turn_taken, call.row_by_row = turn_taken, row_by_row
         token = current.set(call)
         try:
             answer = await request

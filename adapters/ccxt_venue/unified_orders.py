@@ -9,7 +9,17 @@ from typing import Any
 
 import msgspec
 
-from adapters.base import ApprovedOrder, Balance, OrderUnknown, Position, Rejected, VenueFill, VenueOrder
+from adapters.base import (
+    ApprovedOrder,
+    Balance,
+    FillPage,
+    OrderUnknown,
+    Position,
+    Rejected,
+    VenueFill,
+    VenueOrder,
+    every_fill,
+)
 from adapters.ccxt_venue import parsing
 from adapters.ccxt_venue.clock import Clock
 from adapters.ccxt_venue.dialects import Dialect
@@ -19,7 +29,6 @@ from schemas.exact_json import plain
 from schemas.market import OrderBook
 from schemas.terms import OrderType, TimeInForce
 
-MOST_PAGES = 1000
 SHORTEST_PAGE = 50
 """A list of orders that is shorter than this is complete."""
 IDS_KEPT = 10_000
@@ -112,19 +121,22 @@ class UnifiedOrders:
         rows = self._rows(await self._requests.ask("read", Lane.READ, self._exchange.fetch_open_orders(symbol)))
         return [self._read(row, str(row["symbol"]), None) for row in rows]
 
-    async def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]:
-        """All trades of an order, or since a time. Without either: the newest page."""
-        exchange, found = self._exchange, dict[str, VenueFill]()
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
+        """See `Adapter.fills`."""
+        exchange, told = self._exchange, list[VenueFill]()
         complete = False
-        if venue_order_id is not None and exchange.has.get("fetchOrderTrades"):
+        if exchange.has.get("fetchOrderTrades"):
             rows = self._rows(await self._question(exchange.fetch_order_trades(venue_order_id, symbol)))
-            found, complete = self._trades(rows, symbol), len(rows) < SHORTEST_PAGE
+            told, complete = self._trades(rows, symbol), len(rows) < SHORTEST_PAGE
         if not complete:
-            since = await self._began(symbol, venue_order_id) if venue_order_id is not None else since_ms
-            lane = Lane.URGENT if venue_order_id is not None else Lane.READ
-            found |= await self._trades_since(symbol, since, lane)
-        chosen = [fill for fill in found.values() if venue_order_id in (None, fill.venue_order_id)]
-        return sorted(chosen, key=lambda fill: (fill.timestamp, fill.trade_id))
+            since = await self._began(symbol, venue_order_id)
+            told += await every_fill(await self._page(symbol, since, Lane.URGENT, {fill.trade_id for fill in told}))
+        chosen = [fill for fill in told if fill.venue_order_id == venue_order_id]
+        return sorted(chosen, key=_age)
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        """See `Adapter.fills_since`."""
+        return await self._page(symbol, since_ms, Lane.READ, set())
 
     async def _began(self, symbol: str, venue_order_id: str) -> int | None:
         """When an order was created, so that its trades can be listed from there."""
@@ -135,17 +147,15 @@ class UnifiedOrders:
         told = raw.get("timestamp") if isinstance(raw, dict) else None
         return int(told) if told is not None else None
 
-    async def _trades_since(self, symbol: str, since: int | None, lane: Lane) -> dict[str, VenueFill]:
-        found: dict[str, VenueFill] = {}
-        for _ in range(MOST_PAGES):
-            rows = self._rows(await self._requests.ask("read", lane, self._exchange.fetch_my_trades(symbol, since)))
-            page = self._trades(rows, symbol)
-            fresh = page.keys() - found.keys()
-            found |= page
-            if not fresh or since is None:
-                break
-            since = max(fill.timestamp for fill in page.values())
-        return found
+    async def _page(self, symbol: str, since: int | None, lane: Lane, seen: set[str]) -> FillPage:
+        """The trades since a time that were not `seen`; without a time only the newest. A page without a new one is the last."""
+        rows = self._rows(await self._requests.ask("read", lane, self._exchange.fetch_my_trades(symbol, since)))
+        told = self._trades(rows, symbol)
+        fresh = [fill for fill in told if fill.trade_id not in seen]
+        if not told or since is None or (since == told[-1].timestamp and not fresh):
+            return FillPage(fresh)
+        seen.update(fill.trade_id for fill in fresh)
+        return FillPage(fresh, lambda: self._page(symbol, told[-1].timestamp, lane, seen))
 
     async def order_book(self, symbol: str, depth: int) -> OrderBook:
         raw = await self._requests.ask("read", Lane.READ, self._exchange.fetch_order_book(symbol, depth))
@@ -255,9 +265,10 @@ class UnifiedOrders:
             client_order_id = self._ours.get(theirs, theirs)
         return msgspec.structs.replace(order, client_order_id=client_order_id)
 
-    def _trades(self, rows: list[Any], symbol: str) -> dict[str, VenueFill]:
-        fills = [parsing.unified_trade(row, symbol) for row in rows]
-        return {fill.trade_id: fill for fill in fills if fill is not None}
+    def _trades(self, rows: list[Any], symbol: str) -> list[VenueFill]:
+        """What can be read of them, oldest first."""
+        fills = (parsing.unified_trade(row, symbol) for row in rows)
+        return sorted((fill for fill in fills if fill is not None), key=_age)
 
     async def _question(self, request: Coroutine[Any, Any, Any]) -> Any:
         return await self._requests.ask("read", Lane.URGENT, request)
@@ -286,6 +297,10 @@ def _waiting(order: ApprovedOrder) -> dict[str, Any]:
     assert order.stop_price is not None
     profit = order.order_type in (OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
     return {"takeProfitPrice" if profit else "stopLossPrice": plain(order.stop_price)}
+
+
+def _age(fill: VenueFill) -> tuple[int, str]:
+    return fill.timestamp, fill.trade_id
 
 
 def _camel(name: str) -> str:

@@ -18,6 +18,7 @@ from adapters.base import (
     AdapterHealth,
     ApprovedOrder,
     Balance,
+    FillPage,
     MarketSink,
     OrderUnknown,
     Position,
@@ -187,11 +188,13 @@ class PaperAdapter:
             lambda: [paper.told() for (of, _), paper in self._records.open.items() if symbol in (None, of)],
         )
 
-    async def fills(
-        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
-    ) -> list[VenueFill]:
-        """Fills of the open orders and of the last that ended, oldest first."""
-        return await self._asked(self._latency, lambda: self._records.fills(symbol, venue_order_id, since_ms))
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
+        """See `Adapter.fills`; of the open orders and of the last that ended."""
+        return await self._asked(self._latency, lambda: self._records.fills(symbol, venue_order_id))
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        """See `Adapter.fills_since`; of the open orders and of the last that ended, in one page."""
+        return FillPage(await self._asked(self._latency, lambda: self._records.fills_since(symbol, since_ms)))
 
     async def balances(self) -> list[Balance]:
         """What the account holds; nothing where it is not limited."""

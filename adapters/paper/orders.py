@@ -109,19 +109,14 @@ class OrderRecords:
                 return paper
         return self._by_client_id.get((symbol, client_order_id))
 
-    def fills(self, symbol: str, venue_order_id: str | None, since_ms: int | None) -> list[VenueFill]:
-        """The fills of the orders known, oldest first."""
-        if venue_order_id is not None:
-            paper = self._by_venue_id.get(venue_order_id)
-            papers = [paper] if paper is not None else []
-        else:
-            papers = list(self._by_venue_id.values())
-        found = [
-            fill
-            for paper in papers
-            if paper.order.symbol == symbol
-            for fill in paper.fills
-            if since_ms is None or fill.timestamp >= since_ms
-        ]
+    def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
+        """The fills of an order, oldest first; none of one that is not known."""
+        paper = self._by_venue_id.get(venue_order_id)
+        return list(paper.fills) if paper is not None and paper.order.symbol == symbol else []
+
+    def fills_since(self, symbol: str, since_ms: int) -> list[VenueFill]:
+        """The fills of the orders known since a time, oldest first."""
+        papers = (paper for paper in self._by_venue_id.values() if paper.order.symbol == symbol)
+        found = [fill for paper in papers for fill in paper.fills if fill.timestamp >= since_ms]
         found.sort(key=lambda fill: fill.timestamp)
         return found

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -39,6 +39,10 @@ OVERLAP_MS = 60_000
 RECENT_MS = 2_000
 """Trades this recent are left to the stream and to who asks for the order."""
 OTHERS_KEPT = 10_000
+
+
+_Children: TypeAlias = dict[str, tuple[OrderActor, ChildOrder]]
+"""The children of a symbol that are known here, by the venue's order id."""
 
 
 class TradedSymbols(Protocol):
@@ -114,11 +118,15 @@ class Trades:
             at, now = known[symbol], time.time_ns() // 1_000_000
             at.looked_at = time.monotonic()
             since = at.since
-            told = await self._reads.trades(venue, symbol, since)
-            report.fills += len(told)
-            told = [trade for trade in told if trade.timestamp < now - RECENT_MS]
-            lookups, unsettled = await self._book(venue, symbol, told, lookups, report)
-            at.since = min([max(since, now - OVERLAP_MS), *unsettled])
+            oldest, children = max(since, now - OVERLAP_MS), None
+            async for page in self._reads.trades(venue, symbol, since):
+                report.fills += len(page)
+                settled = [trade for trade in page if trade.timestamp < now - RECENT_MS]
+                if children is None and settled:
+                    children = await self._children(venue, symbol)
+                lookups, unsettled = await self._book(venue, symbol, settled, children or {}, lookups, report)
+                oldest = min([oldest, *unsettled])
+            at.since = oldest
 
     async def _to_look_at(self, venue: str) -> dict[str, _Symbol]:
         now = time.time_ns() // 1_000_000
@@ -140,10 +148,9 @@ class Trades:
         return known
 
     async def _book(
-        self, venue: str, symbol: str, told: list[VenueFill], lookups: int, report: VenueReport
+        self, venue: str, symbol: str, told: list[VenueFill], children: _Children, lookups: int, report: VenueReport
     ) -> tuple[int, list[int]]:
         """Book trades; returns how many lookups are left, and the times of the trades of which nothing is known yet."""
-        children = await self._children(venue, symbol) if told else {}
         others = self._others.setdefault(venue, OrderedDict())
         groups: dict[str, list[VenueFill]] = {}
         for trade in told:
@@ -171,9 +178,8 @@ class Trades:
                 unsettled.append(min(trade.timestamp for trade in trades))
         return lookups, unsettled
 
-    async def _children(self, venue: str, symbol: str) -> dict[str, tuple[OrderActor, ChildOrder]]:
-        """The children known here, by the venue's order id."""
-        found: dict[str, tuple[OrderActor, ChildOrder]] = {}
+    async def _children(self, venue: str, symbol: str) -> _Children:
+        found: _Children = {}
         async for actor in in_turns([*self._runner.actors(), *self._runner.ended()]):
             if actor.state.parent.symbol == symbol:
                 for child in actor.state.children:

@@ -30,6 +30,7 @@ from adapters.base import (
     VenueFill,
     VenueOrder,
     VenueOrderStatus,
+    every_fill,
 )
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from adapters.simulator.control import VenueControl
@@ -133,7 +134,7 @@ async def test_a_market_order_brings_its_trades_with_ids_and_fees(scene: Scene) 
     ]
     assert [fill.fee for fill in done.fills] == [Decimal("0.00003"), Decimal("0.00002")]
     assert {fill.fee_asset for fill in done.fills} == {"BTC"}
-    asked = await scene.adapter.fills(BTC, venue_order_id=done.venue_order_id)
+    asked = await scene.adapter.fills(BTC, done.venue_order_id or "")
     assert [fill.trade_id for fill in asked] == [fill.trade_id for fill in done.fills]
 
 
@@ -301,7 +302,7 @@ async def test_a_broken_answer_to_a_cancel_or_a_question_says_nothing(scene: Sce
         await scene.adapter.open_orders(BTC)
     await scene.control.fault("broken_body", path="/api/v3/myTrades", body=no_list)
     with pytest.raises(Unknown):
-        await scene.adapter.fills(BTC)
+        await scene.adapter.fills_since(BTC, 1)
 
 
 async def test_what_before_send_raises_stops_the_request_and_comes_out_as_it_is(scene: Scene) -> None:
@@ -408,10 +409,10 @@ async def test_trades_come_complete_however_many_pages_it_takes(scene: Scene) ->
     await scene.control.trade("BTCUSDT", "SELL", "0.001", "41000")
     for _ in range(11):
         await asyncio.gather(*(scene.control.trade("BTCUSDT", "SELL", "0.0002", "40000") for _ in range(100)))
-    by_order = await scene.adapter.fills(BTC, venue_order_id=placed.venue_order_id)
+    by_order = await scene.adapter.fills(BTC, placed.venue_order_id or "")
     assert len(by_order) == 1100
     assert sum(fill.quantity for fill in by_order) == Decimal("0.22")
-    since = await scene.adapter.fills(BTC, since_ms=before - 3 * 86_400_000)
+    since = await every_fill(await scene.adapter.fills_since(BTC, before - 3 * 86_400_000))
     assert len(since) == len({fill.trade_id for fill in since}) == 1101
     assert [int(fill.trade_id) for fill in since] == sorted(int(fill.trade_id) for fill in since)
     assert all(fill.maker and fill.fee_asset == "BTC" for fill in since)
@@ -575,7 +576,7 @@ async def test_the_stream_tells_every_trade_and_state_by_our_id(scene: Scene) ->
         assert [(fill.quantity, fill.price, fill.fee) for fill in sink.fills] == [
             (Decimal("0.01"), Decimal(40000), Decimal("0.00001"))
         ] * 2
-        asked = await scene.adapter.fills(BTC, venue_order_id=placed.venue_order_id)
+        asked = await scene.adapter.fills(BTC, placed.venue_order_id or "")
         assert [fill.trade_id for fill in sink.fills] == [fill.trade_id for fill in asked]
 
 
@@ -685,7 +686,7 @@ async def test_the_unified_way_is_as_exact(unified: Scene) -> None:
     assert found is not None
     assert (found.filled, found.client_order_id) == (Decimal("0.02345"), "c1")
     assert [one.client_order_id for one in await adapter.open_orders(BTC)] == ["c1"]
-    [fill] = await adapter.fills(BTC, venue_order_id=placed.venue_order_id)
+    [fill] = await adapter.fills(BTC, placed.venue_order_id or "")
     assert (fill.quantity, fill.price, fill.fee, fill.maker) == (
         Decimal("0.02345"),
         price,
@@ -701,7 +702,7 @@ async def test_the_unified_way_is_as_exact(unified: Scene) -> None:
     book = await adapter.order_book(BTC)
     assert book.bids == ()
     assert {balance.asset for balance in await adapter.balances()} == {"BTC", "USDT"}
-    assert len(await adapter.fills(BTC, since_ms=1)) == 1
+    assert len(await every_fill(await adapter.fills_since(BTC, 1))) == 1
 
 
 async def test_the_unified_way_brings_all_trades_of_an_order(unified: Scene) -> None:
@@ -710,7 +711,7 @@ async def test_the_unified_way_brings_all_trades_of_an_order(unified: Scene) -> 
     await unified.control.trade("BTCUSDT", "SELL", "0.001", "41000")
     for _ in range(6):
         await asyncio.gather(*(unified.control.trade("BTCUSDT", "SELL", "0.0002", "40000") for _ in range(100)))
-    assert len(await unified.adapter.fills(BTC, venue_order_id=placed.venue_order_id)) == 600
+    assert len(await unified.adapter.fills(BTC, placed.venue_order_id or "")) == 600
 
 
 @pytest.mark.parametrize(

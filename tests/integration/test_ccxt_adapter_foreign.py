@@ -12,7 +12,16 @@ import pytest
 import structlog
 from aiohttp import web
 
-from adapters.base import AdapterError, ApprovedOrder, NotReady, RateLimited, Rejected, Unknown, VenueOrderStatus
+from adapters.base import (
+    AdapterError,
+    ApprovedOrder,
+    NotReady,
+    RateLimited,
+    Rejected,
+    Unknown,
+    VenueOrderStatus,
+    every_fill,
+)
 from adapters.ccxt_venue import CcxtAdapter, parse_endpoints
 from schemas.terms import OrderType, Side
 
@@ -48,6 +57,10 @@ class Foreign:
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    def answers(self, route: str, answer: Any) -> None:
+        """From now on."""
+        self._routes[route] = answer
 
     async def stop(self) -> None:
         assert self._runner is not None
@@ -140,8 +153,8 @@ async def test_pages_that_repeat_themselves_come_to_an_end() -> None:
         for n in range(100)
     ]
     async with started(GET_myTrades=rows) as (_, adapter):  # it knows neither fromId nor orderId
-        assert len(await adapter.fills("BTC/USDT", venue_order_id="7")) == 50
-        assert len(await adapter.fills("BTC/USDT", since_ms=1)) == 100
+        assert len(await adapter.fills("BTC/USDT", "7")) == 50
+        assert len(await every_fill(await adapter.fills_since("BTC/USDT", 1))) == 100
 
 
 async def test_an_answer_about_another_order_is_no_answer() -> None:
@@ -170,7 +183,7 @@ async def test_what_the_server_echoes_never_shows_a_secret() -> None:
                 adapter.place(order()),
                 adapter.cancel("BTC/USDT", "c1", None),
                 adapter.find("BTC/USDT", "c1"),
-                adapter.fills("BTC/USDT"),
+                adapter.fills_since("BTC/USDT", 1),
             ):
                 with pytest.raises(AdapterError) as caught:
                     await request
@@ -256,3 +269,27 @@ async def test_no_more_requests_leave_at_once_than_connections_may_be_open_and_c
         assert len([1 for method, _, _ in server.requests if method == "POST"]) == 64
         release.set()
         assert len(await asyncio.gather(*creates)) == 80
+
+
+def listing(*more: str) -> str:
+    rows = [
+        f'{{"symbol":"BTCUSDT","orderId":{n},"clientOrderId":"c{n}","status":"NEW","side":"BUY","type":"LIMIT",'
+        f'"price":60000.1234567890123456789,"origQty":"0.1","executedQty":"0","time":{10**12 + n}}}'
+        for n in range(1000)
+    ]
+    return f"[{','.join([*rows, *more])}]"
+
+
+async def test_a_long_list_is_read_row_by_row_digit_for_digit() -> None:
+    async with started(GET_openOrders=listing()) as (_, adapter):
+        found = await adapter.open_orders()
+        assert [one.client_order_id for one in found] == [f"c{n}" for n in range(1000)]
+        assert {(one.symbol, one.price) for one in found} == {("BTC/USDT", Decimal("60000.1234567890123456789"))}
+
+
+@pytest.mark.parametrize("row", ["7", "null", '{"orderId":', '"\\ud800"'])
+async def test_a_long_list_with_a_row_that_is_no_order_is_no_answer(row: str) -> None:
+    async with started() as (server, adapter):
+        server.answers("GET /api/v3/openOrders", listing(row))
+        with pytest.raises(Unknown):
+            await adapter.open_orders()

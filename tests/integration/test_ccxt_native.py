@@ -131,7 +131,7 @@ async def test_a_stop_that_was_reached_is_the_same_order_and_fills() -> None:
         assert found is not None
         assert (found.status, found.filled) == (VenueOrderStatus.FILLED, Decimal("0.01"))
         assert found.venue_order_id == placed.venue_order_id
-        [fill] = await scene.adapter.fills(BTC, venue_order_id=placed.venue_order_id)
+        [fill] = await scene.adapter.fills(BTC, placed.venue_order_id or "")
         assert (fill.quantity, fill.side) == (Decimal("0.01"), Side.SELL)
 
 

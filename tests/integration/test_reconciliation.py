@@ -13,12 +13,13 @@ import pytest
 from adapters.base import (
     Adapter,
     ApprovedOrder,
+    FillPage,
     Position,
     Unavailable,
     Unknown,
-    VenueFill,
     VenueOrder,
     VenueOrderStatus,
+    every_fill,
 )
 from execution.circuit import Circuits, Endpoint
 from execution.ledger import LoadedOrder, child_id, order_key
@@ -57,13 +58,9 @@ class NamelessVenue(ScriptedVenue):
         super().__init__(name)
         self.asked_by_venue_id: list[str] = []
 
-    async def fills(
-        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
-    ) -> list[VenueFill]:
-        told = await super().fills(symbol, venue_order_id=venue_order_id, since_ms=since_ms)
-        return [
-            msgspec.structs.replace(fill, client_order_id=None) for fill in told if fill.timestamp >= (since_ms or 0)
-        ]
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        told = await every_fill(await super().fills_since(symbol, since_ms))
+        return FillPage([msgspec.structs.replace(fill, client_order_id=None) for fill in told])
 
     async def find(self, symbol: str, client_order_id: str, venue_order_id: str | None = None) -> VenueOrder | None:
         if client_order_id or venue_order_id is None:
@@ -371,10 +368,10 @@ async def test_a_venue_that_cannot_be_compared_is_told_and_spared(
 
 
 async def test_trades_that_fail_keep_nobody_from_comparing_orders(replica: Replica, venue: NamelessVenue) -> None:
-    async def broken(symbol: str, **_: Any) -> list[VenueFill]:
+    async def broken(symbol: str, since_ms: int) -> FillPage:
         raise Unknown("half an answer")
 
-    venue.fills = broken  # type: ignore[method-assign,assignment]
+    venue.fills_since = broken  # type: ignore[method-assign,assignment]
     await replica.signal()
     await until(lambda: len(venue.orders) == 1)
     await by_hand(venue, "by-hand")

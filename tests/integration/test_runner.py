@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
-from adapters.base import ApprovedOrder, VenueOrderStatus
+from adapters.base import ApprovedOrder, FillPage, VenueOrderStatus
 from execution import runner
 from execution.ledger import Accepted, Conflict, Duplicate, LoadedOrder, child_id, order_key
 from execution.store import Store
@@ -201,6 +202,26 @@ async def test_a_fill_seen_before_the_answer(replica: Replica, venue: ScriptedVe
     await until(lambda: FIRST in venue.orders)
     venue.fill(FIRST, "10")
     assert (await replica.ends()).parent.status is OrderStatus.FILLED
+    await agree(replica, venue)
+
+
+async def test_a_quantity_told_before_the_venues_order_id_is_known(
+    replica: Replica, venue: ScriptedVenue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_trades(symbol: str, since_ms: int) -> FillPage:
+        return FillPage([])
+
+    monkeypatch.setattr(venue, "fills_since", no_trades)  # reconciliation would find them, too
+    venue.script.append("lost_after")
+    venue.blind_for = 10**6
+    await replica.signal(order_type="market", price=None)
+    await until(lambda: len(venue.orders) == 1)
+    assert venue.sink is not None
+    venue.sink.on_order("alpha", msgspec.structs.replace(venue.orders[FIRST].told(), venue_order_id=None))
+    await asyncio.sleep(0.5)
+    venue.blind_for = 0
+    record = await replica.ends()
+    assert record.parent.status is OrderStatus.FILLED
     await agree(replica, venue)
 
 

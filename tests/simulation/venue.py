@@ -20,6 +20,7 @@ from adapters.base import (
     ApprovedOrder,
     Balance,
     DuplicateClientOrderId,
+    FillPage,
     MarketSink,
     OrderUnknown,
     RateLimited,
@@ -55,6 +56,8 @@ RULES = MarketRules(
 
 
 WINDOW_MS = 1000
+TRADES_PAGE = 5
+"""Trades of the account that the venue tells at a time."""
 """Requests are counted per second, by the venue's clock."""
 
 
@@ -372,11 +375,23 @@ class SimAdapter:
             self._venue.told(self._replica, told.client_order_id)
         return found
 
-    async def fills(
-        self, symbol: str, *, venue_order_id: str | None = None, since_ms: int | None = None
-    ) -> list[VenueFill]:
+    async def fills(self, symbol: str, venue_order_id: str) -> list[VenueFill]:
         await self._limiter.turn(1, Lane.READ)
-        return await self._ask(lambda: list(self._venue.records.fills(symbol, venue_order_id, since_ms)))
+        return await self._ask(lambda: self._venue.records.fills(symbol, venue_order_id))
+
+    async def fills_since(self, symbol: str, since_ms: int) -> FillPage:
+        return await self._page(symbol, since_ms, frozenset())
+
+    async def _page(self, symbol: str, since_ms: int, told: frozenset[str]) -> FillPage:
+        def look() -> list[VenueFill]:
+            found = self._venue.records.fills_since(symbol, since_ms)
+            return [fill for fill in found if fill.trade_id not in told][:TRADES_PAGE]
+
+        await self._limiter.turn(1, Lane.READ)
+        fills = await self._ask(look)
+        if len(fills) < TRADES_PAGE:
+            return FillPage(fills)
+        return FillPage(fills, lambda: self._page(symbol, since_ms, told | {fill.trade_id for fill in fills}))
 
     async def order_book(self, symbol: str, depth: int = 20) -> OrderBook:
         await self._limiter.turn(1, Lane.MARKET)

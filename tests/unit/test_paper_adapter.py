@@ -17,6 +17,7 @@ from adapters.base import (
     Adapter,
     ApprovedOrder,
     DuplicateClientOrderId,
+    FillPage,
     InsufficientFunds,
     MarketSink,
     OrderUnknown,
@@ -307,9 +308,9 @@ async def test_what_is_open_and_what_was_can_be_asked() -> None:
     found = await venue.find(SYMBOL, "filled")
     assert found is not None
     assert found.status == "filled"
-    (fill,) = await venue.fills(SYMBOL, venue_order_id=found.venue_order_id)
-    assert await venue.fills(SYMBOL) == [fill]
-    assert await venue.fills(SYMBOL, since_ms=fill.timestamp + 1) == []
+    (fill,) = await venue.fills(SYMBOL, found.venue_order_id or "")
+    assert await venue.fills_since(SYMBOL, fill.timestamp) == FillPage([fill])
+    assert await venue.fills_since(SYMBOL, fill.timestamp + 1) == FillPage([])
     with pytest.raises(OrderUnknown):
         await venue.cancel(SYMBOL, "filled", None)
     with pytest.raises(DuplicateClientOrderId):
