@@ -47,10 +47,12 @@ async def _search(actor: OrderActor, venue: str, first: int) -> None:
             actor.log.warning("a venue was asked in vain for lost orders", venue=venue, error=str(error))
             await asyncio.sleep(2 * PAUSE)
             continue
-        agreeing = agreeing + 1 if asked_at > actor.lease.quiet_from + expiry_ms / 1000 and not found else 0
+        settled = actor.lease.quiet_from + expiry_ms / 1000
+        agreeing = agreeing + 1 if asked_at > settled and not found else 0
         if agreeing >= AGREEING_READS:
             return
-        await asyncio.sleep(PAUSE)
+        # What may still arrive is asked for when it no longer can: many orders may be in doubt, and a venue's patience is limited.
+        await asyncio.sleep(PAUSE if found else max(PAUSE, settled - desk.monotonic()))
 
 
 async def _look(actor: OrderActor, venue: str, first: int) -> bool:

@@ -338,13 +338,14 @@ class Ledger:
     async def acquire(self, shard: int, seconds: float, margin: float, *, own: bool = False) -> Lease | None:
         """Take a shard that nobody holds; None while somebody does. `own`: only if it was ours last."""
         asked, run = time.monotonic(), self._store.run_id
-        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "", run or "")
+        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "")
         if reply[0] != b"OK":
             return None
         before = reply[5].decode()
         epoch = int(reply[2])
-        # Whoever held it before may not have come to confirm anything, and have acted all the same.
-        suspect = bool(run and before != run and epoch > 1)
+        # Whoever held it before may not have come to confirm anything, and have acted all the same; of a shard that nobody held, the
+        # store may have lost that too.
+        suspect = bool(run) and before != run
         last = self._held.get(shard)
         continued = last is not None and last.epoch == epoch - 1 and not last.suspect
         (self._continued.add if continued else self._continued.discard)(shard)
@@ -366,10 +367,7 @@ class Ledger:
     async def renew(self, lease: Lease, seconds: float, margin: float) -> int | None:
         """Extend a lease in place; returns how many entries wait in the shard's inbox, None when the lease is lost."""
         asked = time.monotonic()
-        whole = self._whole.is_set() and not lease.suspect
-        reply = await self._lease(
-            "renew", lease.shard, lease.epoch, seconds, (self._store.run_id or "") if whole else ""
-        )
+        reply = await self._lease("renew", lease.shard, lease.epoch, seconds, self._confirmed(lease))
         if reply[0] != b"OK":
             return None
         lease.valid_until = asked + seconds - margin
@@ -378,14 +376,18 @@ class Ledger:
     async def release(self, lease: Lease) -> None:
         """Give a shard up at once."""
         lease.valid_until = 0.0
-        await self._lease("release", lease.shard, lease.epoch, 0)
+        await self._lease("release", lease.shard, lease.epoch, 0, self._confirmed(lease))
+
+    def _confirmed(self, lease: Lease) -> str:
+        """The store's process, if its shard lacks nothing there."""
+        return (self._store.run_id or "") if self._whole.is_set() and not lease.suspect else ""
 
     async def _lease(
-        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", run: str = ""
+        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = ""
     ) -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
-            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more, run]
+            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more]
         )
         self._answered_at = time.monotonic()
         return reply

@@ -290,6 +290,7 @@ async def test_what_the_last_owner_sent_may_still_arrive(store: Store) -> None:
     """From when on nothing of the last owner can be under way is known on a clock that does not jump."""
     first = ledger_of(store)
     held = await lease_of(first, order_key("sig"))
+    held.suspect = False
     await first.release(held)
     before = time.monotonic()
     taken = await lease_of(ledger_of(store, "b"), order_key("sig"))
@@ -301,9 +302,14 @@ async def test_a_shard_is_in_doubt_though_its_last_owner_never_confirmed_it(stor
     """It held the shard for a moment, acted, and died; what it had confirmed, if anything, the store has forgotten."""
     first = ledger_of(store)
     held = await lease_of(first, order_key("sig"))
-    await first.release(held)
+    assert held.suspect, "of a shard that nobody held, the store may have lost that"
+    assert held.doubted_until
     at = first.shards[held.shard].lease
-    assert await store.call("HGET", at, "run") == (store.run_id or "").encode(), "the first owner finds it whole"
+    await first.renew(held, 10, 1)
+    assert await store.call("HGET", at, "run") is None
+    held.suspect = False
+    await first.release(held)
+    assert await store.call("HGET", at, "run") == (store.run_id or "").encode()
     await store.call("HSET", at, "run", "another process")
     assert (await lease_of(ledger_of(store, "b"), order_key("sig"))).suspect
     await store.call("HDEL", at, "run")

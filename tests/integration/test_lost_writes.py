@@ -17,6 +17,7 @@ import pytest
 from adapters.simulator.market import MarketConfig
 from execution.embedded.pubsub.process import PubSubProcess
 from execution.embedded.redis_server import EmbeddedRedis
+from execution.ledger import LedgerReader, LoadedOrder
 from tests.replica import until
 from tests.system import System, venue
 
@@ -43,13 +44,14 @@ class Forgetful:
         shutil.copytree(self._folder / "appendonlydir", self._kept)
 
     async def fail_over(self, *, meanwhile: Callable[[], Awaitable[object]] | None = None) -> None:
-        """The server dies, and one takes its place that knows nothing after that moment."""
+        """The server dies, and one takes its place that knows nothing after that moment; nothing at all where none was remembered."""
         assert self._server is not None
         os.kill(self._server.pid, signal.SIGKILL)
         await self._server.wait()
         await self._server.stop()
         shutil.rmtree(self._folder / "appendonlydir")
-        shutil.move(self._kept, self._folder / "appendonlydir")
+        if self._kept.exists():
+            shutil.move(self._kept, self._folder / "appendonlydir")
         if meanwhile is not None:
             await meanwhile()
         await self.start()
@@ -150,6 +152,55 @@ async def test_the_store_forgets_and_the_writer_is_dead(tmp_path: Path) -> None:
         assert 'execution_reconciliation_repairs_total{kind="adopted",venue="alpha"}' in told
         assert 'execution_internal_errors_total{part="search"}' not in told
     await store.stop()
+
+
+async def test_the_store_forgets_everything_and_a_signal_comes_again(tmp_path: Path) -> None:
+    """A store without a disk, a host that restarts: a signal that Pub/Sub brings again is not carried out again, though its child
+    order has filled and the venue would take another under the same id; what rests for a signal that is gone is taken off."""
+    store = Forgetful(tmp_path)
+    async with (
+        await PubSubProcess.start() as pubsub,
+        venue(market=STEADY) as alpha,
+        System(await store.start(), pubsub.host, tmp_path, {"alpha": alpha}) as system,
+    ):
+        writer = await system.replica()
+        await system.signal("done")
+        await system.told("done", "filled")
+        await system.signal("rests", price=FAR)
+        await system.signal("gone", price=FAR)
+        await system.told("rests", "working")
+        await system.told("gone", "working")
+
+        async def die() -> None:
+            writer.kill()
+            await writer.ended()
+            await system.signal("done")
+            await system.signal("rests", price=FAR)
+
+        await store.fail_over(meanwhile=die)
+        await system.replica()
+        [filled] = await system.creates("done")
+        [resting] = await system.creates("rests")
+        [gone] = await system.creates("gone")
+        while (await _orders(system))[gone]["status"] != "CANCELED":
+            await asyncio.sleep(0.2)
+        for name, child_id, status in (("done", filled, "filled"), ("rests", resting, "working")):
+            record = await _stands(system, name, status)
+            assert [child.child_id for child in record.children] == [child_id]
+            assert await system.creates(name) == [child_id], "nothing was sent again"
+        assert (await _orders(system))[resting]["status"] == "NEW"
+    await store.stop()
+
+
+async def _stands(system: System, signal_id: str, status: str) -> LoadedOrder:
+    """An order of the ledger, once it stands so."""
+    reader = LedgerReader(system.store)
+    await reader.open()
+    while True:
+        record = await reader.order(signal_id)
+        if isinstance(record, LoadedOrder) and record.parent.status == status:
+            return record
+        await asyncio.sleep(0.2)
 
 
 def _filled(system: System, signal_id: str) -> Decimal:

@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -336,7 +336,9 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
         "order_type": "market",
         "expires_at": world.now_ms() + draw.randint(20_000, 80_000),
     }
-    near = Decimal(100) + draw.randint(-100, 100) / Decimal(100)
+    price = Decimal(100) + draw.randint(-100, 100) / Decimal(100)
+    if draw.random() < 0.2:
+        price += -5 if side == "buy" else 5  # it rests until its time is over, or somebody cancels it
     seconds = draw.randint(5, 40)
     kind = draw.choice(
         (
@@ -357,7 +359,7 @@ def _signal(world: World, draw: random.Random, number: int) -> dict[str, Any]:
         )
     )
     if kind in ("limit", "ioc", "iceberg"):
-        signal |= {"order_type": "limit", "price": near}
+        signal |= {"order_type": "limit", "price": price}
         if draw.random() < 0.5 and kind != "ioc":
             del signal["expires_at"]
     match kind:
@@ -532,14 +534,30 @@ def _strike_senders(world: World, draw: random.Random) -> None:
     def sent(name: str) -> bool:
         if draw.random() >= dying or world.loop.time() >= LIFE:
             return False
-        _kill(world, find(name), draw.uniform(0.5, 5))
-        if draw.random() < forgotten:
+        victim, forgets = find(name), draw.random() < forgotten
+        if forgets and draw.random() < 0.7:
+            # A little later: by then the signal is acknowledged, and comes no more.
+            later(draw.uniform(0.02, 0.5), lambda after: victim.alive and strike(victim, after))
+            return False
+        strike(victim, 0.0 if forgets else None)
+        return True
+
+    def later(seconds: float, what: Callable[[float], object]) -> None:
+        token = REPLICA.set("")
+        try:
+            world.loop.call_later(seconds, what, seconds)
+        finally:
+            REPLICA.reset(token)
+
+    def strike(victim: SimReplica, ago: float | None) -> None:
+        """It dies; with it goes what the store was told since so many seconds, and a little before."""
+        _kill(world, victim, draw.uniform(0.5, 5))
+        if ago is not None:
             token = REPLICA.set("")
             try:
-                _fail_over(world, draw.uniform(0.05, 0.6), draw.choice((0.0, draw.uniform(0, 8))))
+                _fail_over(world, ago + draw.uniform(0.05, 0.6), draw.choice((0.0, draw.uniform(0, 8))))
             finally:
                 REPLICA.reset(token)
-        return True
 
     for venue in world.venues.values():
         venue.sending, venue.sent = sending, sent

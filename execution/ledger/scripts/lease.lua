@@ -3,8 +3,7 @@
 -- cannot start again.
 -- 'run' names the process of the store under which an owner last confirmed that the shard lacks nothing.
 -- KEYS 1 lease  2 inbox   ARGV 1 acquire | renew | release  2 owner  3 epoch (renew, release)  4 ms it lasts
---      5 renew: the store's process, when nothing is missing, or ''; acquire: 'own' to take only what was ours last, or ''
---      6 acquire: the store's process; who holds a shard for the first time confirms that nothing is missing
+--      5 renew, release: the store's process, when nothing is missing, or ''; acquire: 'own' to take only what was ours last, or ''
 local lease = redis.call('HMGET', KEYS[1], 'owner', 'epoch', 'until', 'run')
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -12,14 +11,13 @@ local epoch, ends = tonumber(lease[2] or '0'), tonumber(lease[3] or '0')
 if ARGV[1] == 'acquire' then
   if lease[1] and (now < ends or (ARGV[5] == 'own' and lease[1] ~= ARGV[2])) then return {'HELD', lease[1], epoch, math.max(ends - now, 0)} end
   redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'epoch', epoch + 1, 'until', now + ARGV[4], 'before', ends)
-  if not lease[1] and ARGV[6] ~= '' then redis.call('HSET', KEYS[1], 'run', ARGV[6]) end
   return {'OK', ARGV[2], epoch + 1, ends, now, lease[4] or ''}
 end
 if lease[1] ~= ARGV[2] or lease[2] ~= ARGV[3] then return {'LOST', lease[1] or '', epoch} end
+if ARGV[1] == 'renew' and now >= ends then return {'LOST', lease[1], epoch} end
+if ARGV[5] ~= '' and ARGV[5] ~= lease[4] then redis.call('HSET', KEYS[1], 'run', ARGV[5]) end
 if ARGV[1] == 'renew' then
-  if now >= ends then return {'LOST', lease[1], epoch} end
   redis.call('HSET', KEYS[1], 'until', now + ARGV[4])
-  if ARGV[5] ~= '' and ARGV[5] ~= lease[4] then redis.call('HSET', KEYS[1], 'run', ARGV[5]) end
   return {'OK', ARGV[2], epoch, redis.call('XLEN', KEYS[2])}
 end
 redis.call('HSET', KEYS[1], 'until', math.min(now, ends))
