@@ -253,7 +253,12 @@ class Adapter(Protocol):
 
     def symbols(self) -> Sequence[str]: ...
 
-    async def refresh_rules(self) -> None: ...
+    async def refresh_rules(self) -> None:
+        """Read the rules of all symbols again.
+
+        Raises:
+            AdapterError: they stay as they were.
+        """
 
     async def place(self, order: ApprovedOrder, *, before_send: Callable[[], None] | None = None) -> VenueOrder:
         """Send one create request, once.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from adapters.base import AdapterError, VenueOrder
 from execution.circuit import Endpoint
 from execution.ledger import keys
-from execution.venue_requests import AGREEING_READS, EXPIRY_MARGIN_MS, NO_EXPIRY_MS
+from execution.venue_calls import EXPIRY_MARGIN_MS, NO_EXPIRY_MS
+from execution.venue_requests import AGREEING_READS
 
 if TYPE_CHECKING:
     from execution.order_actor import OrderActor

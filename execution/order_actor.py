@@ -33,7 +33,8 @@ from execution.metrics import Metrics
 from execution.open_listings import OpenListings
 from execution.order_markets import OrderMarkets
 from execution.order_state import OrderState
-from execution.venue_requests import NO_EXPIRY_MS, Requests
+from execution.venue_calls import NO_EXPIRY_MS
+from execution.venue_requests import Requests
 from execution.venue_turns import VenueTurns
 from schemas.market import Candle
 from schemas.order import ChildOrder, ChildState, IllegalTransition, ParentOrder, Role
@@ -88,6 +89,8 @@ class Desk:
     """Called when the ledger refused this replica's view of the order, or a step of it failed."""
     sends: Callable[[int], None]
     """Called with +1 and -1 as requests to place begin and end."""
+    refused: Callable[[str], None]
+    """Called with the venue that refused an order for good, for what is none of the reasons that have a name."""
 
 
 class OrderActor:

@@ -67,6 +67,7 @@ class Planner:
         notes: list[str] = []
         home = rules[venues[0]]
         parent = self._parent(signal, key, ignored, venues)
+        parent.published_at = published_ms
         self._fits(signal, home)
         try:
             parameters = parsed(algorithm, signal.algorithm_params)

@@ -49,8 +49,6 @@ log = structlog.get_logger(__name__)
 CLOSED_KEPT = 5_000
 CLOSED_SECONDS = 120.0
 RELOAD_SECONDS = 1.0
-REDELIVERED_MS = 60_000
-"""How long after the store has forgotten something a signal of before may still come again."""
 LOADS_AT_ONCE = 8
 """Orders of a shard that are read at a time when it is taken over: each is a round trip, and until it is read nobody works it. More
 would only make every turn of the event loop longer."""
@@ -71,6 +69,7 @@ class Runner:
         available: Callable[[str, ParentOrder], Decimal | None] = lambda _venue, _order: None,
         halted: Callable[[ParentOrder], str | None] = lambda _order: None,
         let_go: Callable[[list[OrderActor]], None] = lambda _actors: None,
+        refused: Callable[[str], None] = lambda _venue: None,
         now: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -121,6 +120,7 @@ class Runner:
             reopened=self._reopen,
             lost=self._lost,
             sends=self._count_sends,
+            refused=refused,
         )
 
     def bound(self, *, sends: int, live: int) -> None:
@@ -539,7 +539,7 @@ class Runner:
 
 def _accepted_again(record: LoadedOrder, lease: Lease) -> bool:
     """Whether an order may have been accepted, and acted on, before the store lost it."""
-    return not record.children and record.parent.created_at < lease.doubted_until + REDELIVERED_MS
+    return not record.children and 0 < record.parent.published_at < lease.doubted_until
 
 
 def _fresh(parent: ParentOrder) -> ParentOrder:

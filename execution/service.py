@@ -44,6 +44,7 @@ from execution.settings import Settings
 from execution.spending import Spending
 from execution.store import STORE_ERRORS, Store
 from execution.tca.stored import save_report
+from execution.venue_rules import VenueRules
 from execution.venue_timers import OPEN_AT, VenueTimers
 from schemas.order import ParentOrder
 from schemas.tca import CostReport
@@ -140,6 +141,7 @@ class Service:
         def halted(order: ParentOrder) -> str | None:
             return dead_man.halted(order) or adrift.halted(order)
 
+        self._rules = rules = VenueRules(adapters, live=lambda: self.runner.actors())
         self.runner = runner = Runner(
             ledger,
             adapters,
@@ -152,6 +154,7 @@ class Service:
             available=spending.available,
             halted=halted,
             let_go=adrift.keep,
+            refused=rules.doubt,
             now=now,
             monotonic=monotonic,
         )
@@ -251,6 +254,7 @@ class Service:
         for name, adapter in self._adapters.items():
             yield f"stream of {name}", self._follow(name, adapter)
             yield f"reconciliation of {name}", self._reconcile(name, adapter)
+            yield f"rules of {name}", self._rules.run(name)
         yield "leases", self.leases.run()
         yield "dead man's switch", self.dead_man.run()
         yield "orders adrift", self._adrift.run()

@@ -291,6 +291,8 @@ class ParentOrder(msgspec.Struct, kw_only=True, omit_defaults=True):
     amendments: int = 0
     sequence: int = 0
     version: int = 0
+    published_at: int = 0
+    """When its signal was published, in ms; 0: it did not come by Pub/Sub."""
     created_at: int
     updated_at: int
 

@@ -262,17 +262,21 @@ class CcxtAdapter:
 
     def _watcher(self) -> Any:
         """Another exchange of the same markets, that can only watch them."""
-        exchange = ccxt_exchange.build(
+        exchange = self._unlicensed(self._public_transport, self._limiter)
+        exchange.set_markets_from_exchange(self._exchange)
+        return exchange
+
+    def _unlicensed(self, transport: Transport, limit: Limiter) -> Any:
+        """Another exchange of the same place, without credentials."""
+        return ccxt_exchange.build(
             self._endpoint,
             self._dialect,
             timeout=self._timeout,
             ttl_ms=self._ttl,
-            transport=self._public_transport,
-            limiter=self._limiter,
+            transport=transport,
+            limiter=limit,
             public_only=True,
         )
-        exchange.set_markets_from_exchange(self._exchange)
-        return exchange
 
     def _streamer(self) -> Any:
         """The same, for streams: ccxt's books are kept sorted by numbers."""
@@ -315,10 +319,29 @@ class CcxtAdapter:
         return list(self._rules)
 
     async def refresh_rules(self) -> None:
-        await self._requests.ask("read", Lane.READ, self._exchange.load_markets(True))
-        if self._watching is not None:
-            self._watching.set_markets_from_exchange(self._exchange)
+        """See `Adapter.refresh_rules`. By a thread of its own: a large venue's list keeps ccxt busy for a second."""
+        await self._requests.turn(Lane.READ)
+        fresh = await asyncio.to_thread(asyncio.run, self._fresh_markets())
+        for exchange in (self._exchange, self._watching):
+            if exchange is not None:
+                exchange.set_markets_from_exchange(fresh)
         self._take_rules()
+
+    async def _fresh_markets(self) -> Any:
+        """An exchange of the same place that has loaded its markets, whichever event loop this runs on."""
+        health = AdapterHealth()
+        limit = Limiter(health)
+        requests = Requests(self._endpoint.exchange, limit, health, self._credentials.values(), self._timeout)
+        transport = Transport(guard=guard(self._dialect))
+        exchange = self._unlicensed(transport, limit)
+        try:
+            if not await requests.ask("read", Lane.READ, exchange.load_markets()):
+                raise requests.unreadable("lists no markets")
+        finally:
+            await exchange.close()
+            await transport.close()
+            limit.close()
+        return exchange
 
     # --- orders -----------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,10 @@ class VenueControl:
     async def halt(self, symbol: str, *, halted: bool = True) -> None:
         await self._ask("POST", "halt", {"symbol": symbol, "halted": halted})
 
+    async def rules(self, symbol: str, **changed: Decimal | str) -> None:
+        """Change by what a symbol trades: `tick`, `lot`, `min_quantity`, `min_notional`."""
+        await self._ask("POST", "rules", {"symbol": symbol, **changed})
+
     async def _ask(self, method: str, what: str, body: Any = None) -> Any:
         if self._session is None:
             self._session = aiohttp.ClientSession()

@@ -37,6 +37,16 @@ class PriceMove(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
 
 
+class Rules(msgspec.Struct, kw_only=True):
+    """By what a symbol trades from now on; what is left out stays."""
+
+    symbol: str
+    tick: Decimal | None = None
+    lot: Decimal | None = None
+    min_quantity: Decimal | None = None
+    min_notional: Decimal | None = None
+
+
 class Pause(msgspec.Struct, kw_only=True):
     paused: bool
     symbol: str | None = None
@@ -167,6 +177,14 @@ class ControlRoutes:
     def _post_clock(self, request: web.Request, body: bytes) -> Any:
         self._venue.clock_offset = msgspec.json.decode(body, type=dict[str, int])["offset_ms"]
         return {}
+
+    def _post_rules(self, request: web.Request, body: bytes) -> Any:
+        asked = msgspec.json.decode(body, type=Rules)
+        spec = self._venue.engine.market(asked.symbol).spec
+        spec.tick, spec.lot = asked.tick or spec.tick, asked.lot or spec.lot
+        spec.min_quantity = asked.min_quantity or spec.min_quantity
+        spec.min_notional = asked.min_notional or spec.min_notional
+        return spec.info()
 
     def _post_halt(self, request: web.Request, body: bytes) -> Any:
         asked = msgspec.json.decode(body, type=dict[str, Any])

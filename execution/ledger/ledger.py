@@ -382,9 +382,7 @@ class Ledger:
         """The store's process, if its shard lacks nothing there."""
         return (self._store.run_id or "") if self._whole.is_set() and not lease.suspect else ""
 
-    async def _lease(
-        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = ""
-    ) -> list[Any]:
+    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "") -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
             _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more]

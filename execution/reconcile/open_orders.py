@@ -20,8 +20,8 @@ from execution.metrics import Metrics
 from execution.reconcile.report import VenueReport
 from execution.reconcile.turns import in_turns
 from execution.runner import Runner
+from execution.venue_calls import EXPIRY_MARGIN_MS, NO_EXPIRY_MS
 from execution.venue_reads import Reads
-from execution.venue_requests import EXPIRY_MARGIN_MS, NO_EXPIRY_MS
 from schemas.order import ChildOrder, ChildState
 
 log = structlog.get_logger(__name__)

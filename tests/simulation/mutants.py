@@ -85,7 +85,7 @@ def unknown_is_failed() -> None:
     from execution.venue_requests import Requests
 
     async def void(self: Any, child: Any) -> None:
-        self._void(child, "no answer")
+        self._sends.void(child, "no answer")
 
     _set(Requests, "_resolve", void)
 
@@ -280,20 +280,21 @@ def outbox_atomicity() -> None:
 
 def last_look() -> None:
     """What was canceled, has expired or is not ours any more while it waited to be sent is sent all the same."""
-    from execution.venue_requests import Requests
+    from execution.child_sends import Sends
 
-    leaving = Requests._leaving
+    leaving, why_not = Sends._leaving, Sends.why_not
 
-    def blind(self: Requests, child: Any) -> None:
-        lease, why = self._actor.lease, self._why_not
+    def blind(self: Sends, child: Any) -> None:
+        lease = self._actor.lease
         self._actor.lease = _Valid()  # type: ignore[assignment]
-        self._why_not = lambda _: None  # type: ignore[method-assign]
+        _set(Sends, "why_not", lambda _, __: None)
         try:
             leaving(self, child)
         finally:
-            self._actor.lease, self._why_not = lease, why  # type: ignore[method-assign]
+            self._actor.lease = lease
+            _set(Sends, "why_not", why_not)
 
-    _set(Requests, "_leaving", blind)
+    _set(Sends, "_leaving", blind)
 
 
 class _Valid:
@@ -495,10 +496,10 @@ def pause() -> None:
     """A paused order is worked on."""
     import copy
 
+    from execution.child_sends import Sends
     from execution.order_actor import OrderActor
-    from execution.venue_requests import Requests
 
-    view, why_not = OrderActor._view, Requests._why_not
+    view, why_not = OrderActor._view, Sends.why_not
 
     def going(self: OrderActor, now: int) -> Any:
         import msgspec
@@ -509,7 +510,7 @@ def pause() -> None:
         return msgspec.structs.replace(seen, order=order)
 
     _set(OrderActor, "_view", going)
-    _set(Requests, "_why_not", lambda self, child: None if (why := why_not(self, child)) == _PAUSED else why)
+    _set(Sends, "why_not", lambda self, child: None if (why := why_not(self, child)) == _PAUSED else why)
 
 
 _PAUSED = "paused before it was sent"
@@ -521,10 +522,10 @@ def end_of_time() -> None:
 
     import msgspec
 
+    from execution.child_sends import Sends
     from execution.order_actor import OrderActor
-    from execution.venue_requests import Requests
 
-    view, why_not = OrderActor._view, Requests._why_not
+    view, why_not = OrderActor._view, Sends.why_not
 
     def going(self: OrderActor, now: int) -> Any:
         seen = view(self, now)
@@ -533,7 +534,7 @@ def end_of_time() -> None:
         return msgspec.structs.replace(seen, order=order)
 
     _set(OrderActor, "_view", going)
-    _set(Requests, "_why_not", lambda self, child: None if (why := why_not(self, child)) == _LATE else why)
+    _set(Sends, "why_not", lambda self, child: None if (why := why_not(self, child)) == _LATE else why)
 
 
 _LATE = "its time ran out before it was sent"

@@ -109,6 +109,12 @@ class Keyspace:
         self._undo.clear()  # older ones lead to a time before the server that lives now
         return count
 
+    def clear(self) -> None:
+        """Forget everything, also how to take it back."""
+        self.values.clear()
+        self.expires.clear()
+        self._undo.clear()
+
     def find(self, key: bytes, kind: type[T]) -> T | None:
         """The value of a key that has not expired; None where there is none.
 

@@ -198,6 +198,11 @@ class SimRedis:
         outside."""
         return self.restart(lose_seconds, away=away)
 
+    def wipe(self, *, away: float = 0.0) -> None:
+        """The process ends, and another begins that holds nothing: a store without a disk."""
+        self.keyspace.clear()
+        self.restart(away=away)
+
     def _end_connections(self, reason: str) -> None:
         peers, self._peers = self._peers, {}
         self._subscribers.clear()
