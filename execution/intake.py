@@ -13,7 +13,7 @@ import structlog
 
 from adapters.base import Unavailable
 from execution import failpoints
-from execution.ledger import Fenced
+from execution.ledger import Fenced, LedgerMismatch
 from execution.metrics import Metrics
 from execution.pubsub import IncomingMessage
 from execution.pubsub.errors import PubSubError
@@ -72,7 +72,7 @@ class Intake:
                         await self._take(message)
                     else:
                         await self._dead_letter(message, "the service failed on it again and again; see its log")
-            except (*STORE_ERRORS, PubSubError, Fenced, Unavailable) as error:
+            except (*STORE_ERRORS, PubSubError, Fenced, LedgerMismatch, Unavailable) as error:
                 log.error("message held", of=self._name, message_id=message.message_id, error=str(error))
             except Exception:
                 failures += 1

@@ -338,7 +338,7 @@ class Ledger:
     async def acquire(self, shard: int, seconds: float, margin: float, *, own: bool = False) -> Lease | None:
         """Take a shard that nobody holds; None while somebody does. `own`: only if it was ours last."""
         asked, run = time.monotonic(), self._store.run_id
-        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "")
+        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "", run or "")
         if reply[0] != b"OK":
             return None
         before = reply[5].decode()
@@ -347,11 +347,12 @@ class Ledger:
         # store may have lost that too.
         suspect = bool(run) and before != run
         last = self._held.get(shard)
-        continued = last is not None and last.epoch == epoch - 1 and not last.suspect
+        ours = reply[1].decode() == self._instance  # epochs may start again
+        continued = last is not None and ours and last.epoch == epoch - 1 and not last.suspect
         (self._continued.add if continued else self._continued.discard)(shard)
-        # Renewals may be among what is missing.
-        ended, now = int(reply[3]), int(reply[4])
-        inherited = max(ended, now + int(seconds * 1000)) if suspect else ended
+        # Renewals may be among what is missing: an owner of then may have sent for one lease more.
+        ended, now, doubted = int(reply[3]), int(reply[4]), int(reply[6])
+        inherited = max(ended, doubted + int(seconds * 1000))
         lease = self._held[shard] = Lease(
             shard,
             self._instance,
@@ -360,7 +361,7 @@ class Ledger:
             inherited,
             quiet_from=time.monotonic() + max(inherited - now, 0) / 1000,
             suspect=suspect,
-            doubted_until=now if suspect else 0,
+            doubted_until=doubted,
         )
         return lease
 
@@ -382,10 +383,10 @@ class Ledger:
         """The store's process, if its shard lacks nothing there."""
         return (self._store.run_id or "") if self._whole.is_set() and not lease.suspect else ""
 
-    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "") -> list[Any]:
+    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", run: str = "") -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
-            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more]
+            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more, run]
         )
         self._answered_at = time.monotonic()
         return reply

@@ -290,6 +290,8 @@ async def test_what_the_last_owner_sent_may_still_arrive(store: Store) -> None:
     """From when on nothing of the last owner can be under way is known on a clock that does not jump."""
     first = ledger_of(store)
     held = await lease_of(first, order_key("sig"))
+    assert held.quiet_from > time.monotonic() + TTL / 2, "of a time that the store may have forgotten"
+    await store.call("HDEL", first.shards[held.shard].lease, "doubted")
     held.suspect = False
     await first.release(held)
     before = time.monotonic()
@@ -312,6 +314,12 @@ async def test_a_shard_is_in_doubt_though_its_last_owner_never_confirmed_it(stor
     assert await store.call("HGET", at, "run") == (store.run_id or "").encode()
     await store.call("HSET", at, "run", "another process")
     assert (await lease_of(ledger_of(store, "b"), order_key("sig"))).suspect
+    doubted = int(await store.call("HGET", at, "doubted"))
+    assert doubted > held.doubted_until
+    await store.call("HSET", at, "until", "0", "run", store.run_id or "")
+    third = await lease_of(ledger_of(store, "d"), order_key("sig"))
+    assert not third.suspect
+    assert third.doubted_until == doubted, "whoever has it next still asks about what was published before"
     await store.call("HDEL", at, "run")
     await store.call("HSET", at, "until", "0")
     assert (await lease_of(ledger_of(store, "c"), order_key("sig"))).suspect
