@@ -282,7 +282,9 @@ def main() -> int:
         "--twap-seconds", type=float, default=240.0, help="how long TWAPs and POVs work (default %(default)s)"
     )
     parser.add_argument(
-        "--grow", type=float, default=200.0, help="live orders brought up a second (default %(default)s)"
+        "--grow",
+        type=float,
+        help="live orders brought up a second (default: over the time that a TWAP works, so that there are orders of every age)",
     )
     parser.add_argument("--slow", choices=LINKS, help="slow this link down for the middle third")
     parser.add_argument("--delay", type=float, default=0.05, help="by so many seconds each way (default %(default)s)")
@@ -296,7 +298,7 @@ def main() -> int:
         rate=given.rate,
         replicas=given.replicas,
         twap_seconds=given.twap_seconds,
-        grow=given.grow,
+        grow=given.grow or given.parents / given.twap_seconds,
         slow=given.slow,
         delay=given.delay,
         max_live=given.max_live,

@@ -44,6 +44,8 @@ class Feed:
         self.book: OrderBook | None = None
         self.book_at = 0
         self.last: Decimal | None = None
+        self.crossed = False
+        """Whether the last book was left out, since it was crossed."""
         self.up = False
         self.session = ""
         self.volume = self.notional = ZERO
@@ -243,6 +245,13 @@ class MarketData:
     def on_book(self, venue: str, book: OrderBook) -> None:
         feed = self._feeds.get((venue, book.symbol))
         if feed is not None:
+            if book.crossed:
+                # The last whole one counts until it is too old.
+                if not feed.crossed:
+                    log.error("a crossed book is left out", venue=venue, symbol=book.symbol, bid=book.bid, ask=book.ask)
+                feed.crossed = True
+                return
+            feed.crossed = False
             feed.take_book(book, self._now())
             circuit = self.circuits.of(venue, Endpoint.MARKET_DATA)
             if circuit.troubled:

@@ -111,6 +111,11 @@ class OrderBook(msgspec.Struct, frozen=True, kw_only=True):
         """Half way between bid and ask; None while one is missing."""
         return (self.bids[0].price + self.asks[0].price) / 2 if self.bids and self.asks else None
 
+    @property
+    def crossed(self) -> bool:
+        """Whether it shows what no book can hold, somebody who buys for no less than another sells for: it was put together wrongly."""
+        return bool(self.bids and self.asks) and self.bids[0].price >= self.asks[0].price
+
     def touch(self, side: Side) -> Decimal | None:
         """The best price of a side: where a buyer's (seller's) resting order would queue."""
         return self.bid if side is Side.BUY else self.ask

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -311,6 +312,31 @@ def test_a_book_too_old_to_decide_on_is_no_arrival_price() -> None:
     clock[0] += 30.0
     assert market.market("alpha", "BTC/USDT", RULES).book is None
     assert market.mid("alpha", "BTC/USDT") is None
+
+
+def test_a_crossed_book_is_not_decided_upon() -> None:
+    """It was put together wrongly: the last whole one counts, until it is too old."""
+    clock = [1_000.0]
+    market = MarketData({}, now=lambda: 0, monotonic=lambda: clock[0])
+    market._feeds[("alpha", "BTC/USDT")] = Feed("alpha", "BTC/USDT")
+
+    def show(bid: int, ask: int) -> None:
+        bids, asks = (BookLevel(Decimal(bid), Decimal(1)),), (BookLevel(Decimal(ask), Decimal(1)),)
+        market.on_book("alpha", OrderBook(symbol="BTC/USDT", bids=bids, asks=asks, received_at=clock[0]))
+
+    show(99, 101)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            clock[0] += 0.1
+            show(120, 110)
+    assert [entry["event"] for entry in logs] == ["a crossed book is left out"]
+    assert market.mid("alpha", "BTC/USDT") == 100
+    for _ in range(300):
+        clock[0] += 0.1
+        show(101, 101)
+    assert market.mid("alpha", "BTC/USDT") is None
+    show(109, 111)
+    assert market.mid("alpha", "BTC/USDT") == 110
 
 
 async def test_a_market_that_fell_off_now_and_then_is_taken_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
