@@ -28,7 +28,6 @@ from execution.ledger import (
     Fenced,
     Lease,
     LedgerMismatch,
-    LoadedOrder,
     Overfill,
     keys,
 )
@@ -190,9 +189,8 @@ class Runner:
         """
         lease = self.lease_of(key)
         doubted = lease is not None and 0 < arrival.published_ms < lease.doubted_until
-        if doubted:
-            self._outdated.add(key)  # it may have been accepted before, and its venues have orders of it
-        elif lease is not None:
+        # It may have been accepted before, and its venues have orders of it: it is loaded like another replica's, and asks them first.
+        if lease is not None and not doubted:
             self._accepting[lease.shard] = self._accepting.get(lease.shard, 0) + 1
             try:
                 return await self._accept_own(key, content, parent, rules, arrival, lease)
@@ -206,10 +204,7 @@ class Runner:
         state.accepted(now)
         change = state.take(now)
         assert change is not None
-        outcome = await self._ledger.accept(key, content, change, None)
-        if doubted and not isinstance(outcome, Accepted):
-            self._outdated.discard(key)
-        return outcome
+        return await self._ledger.accept(key, content, change, None)
 
     async def _accept_own(
         self,
@@ -307,8 +302,8 @@ class Runner:
             self._actors[key] = actor
             self._gate.know(key, actor.state.children)
             actor.resume()
-            if lease.suspect or key in self._outdated or _accepted_again(record, lease):
-                self._search(actor)
+            if lease.suspect or key in self._outdated or record.doubt:
+                self._search(actor, doubted=record.doubt)
         return actor
 
     def _actor(self, state: OrderState, lease: Lease) -> OrderActor:
@@ -389,8 +384,9 @@ class Runner:
         if lease.suspect and not self._searching.get(lease.shard):
             lease.suspect = False
 
-    def _search(self, actor: OrderActor) -> None:
-        """Ask for what the ledger may have lost of an order; when no order is in doubt any more, its shard is whole."""
+    def _search(self, actor: OrderActor, *, doubted: bool) -> None:
+        """Ask for what the ledger may have lost of an order; when no order is in doubt any more, its shard is whole. `doubted`: its
+        record says so, until that is done."""
         under_way = self._searching.setdefault(actor.lease.shard, set())
         under_way.add(actor.key)
 
@@ -399,10 +395,18 @@ class Runner:
             if task.cancelled():
                 return
             self._outdated.discard(actor.key)
+            if doubted:
+                self._spawn(self._believe(actor))
             if not under_way:
                 actor.lease.suspect = False
 
         actor.search().add_done_callback(done)
+
+    async def _believe(self, actor: OrderActor) -> None:
+        try:
+            await self._ledger.believed(actor.key)
+        except STORE_ERRORS as error:
+            actor.log.warning("its venues are asked again by who takes it over", error=str(error))
 
     async def _find_each(self, unread: Iterator[str], lease: Lease) -> None:
         for key in unread:
@@ -535,11 +539,6 @@ class Runner:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _accepted_again(record: LoadedOrder, lease: Lease) -> bool:
-    """Whether an order may have been accepted, and acted on, before the store lost it."""
-    return not record.children and 0 < record.parent.published_at < lease.doubted_until
 
 
 def _fresh(parent: ParentOrder) -> ParentOrder:

@@ -132,6 +132,7 @@ class Ledger:
             _fixed(claimed),
             change.events,
             fields,
+            published=parent.published_at,
         )
 
     async def reject(self, key: str, content: str, event: OrderEvent) -> AcceptOutcome:
@@ -157,6 +158,8 @@ class Ledger:
         claimed: str,
         events: Sequence[OrderEvent],
         fields: list[Any],
+        *,
+        published: int = 0,
     ) -> AcceptOutcome:
         touched = [shard.order(key), shard.signal(key), shard.live, shard.outbox, shard.lease, shard.inbox]
         arguments = [
@@ -171,6 +174,7 @@ class Ledger:
             self._signal_retention,
             key,
             len(events),
+            published,
             *[exact_json.encode(event) for event in events],
             *fields,
         ]
@@ -194,6 +198,14 @@ class Ledger:
         if outcome == b"FENCED":
             raise Fenced(shard.tag)
         raise Overfill(f"order {order_id}: children claim more than its quantity")
+
+    async def believed(self, key: str) -> None:
+        """The venues were asked for what an order of a `doubt`ed signal may have been: the ledger has all of it.
+
+        Raises:
+            StoreUnavailable, StoreRefused: it will be asked again by who loads it next.
+        """
+        await self._store.call("HDEL", self.shards[self.shard_of(key)].order(key), "doubt")
 
     async def claim_alias(self, order_id: str, key: str) -> str:
         """Reserve an order id that a client chose; returns the key of the order that has it, ours or another."""
@@ -383,7 +395,9 @@ class Ledger:
         """The store's process, if its shard lacks nothing there."""
         return (self._store.run_id or "") if self._whole.is_set() and not lease.suspect else ""
 
-    async def _lease(self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", run: str = "") -> list[Any]:
+    async def _lease(
+        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", run: str = ""
+    ) -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
             _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more, run]

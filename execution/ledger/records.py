@@ -101,6 +101,8 @@ class LoadedOrder(msgspec.Struct):
     fills: list[Fill]
     commands: set[str] = msgspec.field(default_factory=set)
     """The ids of the commands that were carried out."""
+    doubt: bool = False
+    """Whether its signal may have been accepted before, and acted on, in what the store has forgotten."""
 
 
 def parse_order(flat: Any) -> LoadedOrder | None:
@@ -110,6 +112,7 @@ def parse_order(flat: Any) -> LoadedOrder | None:
     children: list[ChildOrder] = []
     fills: list[Fill] = []
     commands: set[str] = set()
+    doubt = False
     for name, value in pairs:
         if name == b"parent":
             parent = _parent.decode(value)
@@ -119,6 +122,8 @@ def parse_order(flat: Any) -> LoadedOrder | None:
             fills.append(_fill.decode(value))
         elif name.startswith(b"m:"):
             commands.add(name[2:].decode())
+        elif name == b"doubt":
+            doubt = True
         elif name == b"v":
             version = int(value)
     if parent is None:
@@ -126,4 +131,4 @@ def parse_order(flat: Any) -> LoadedOrder | None:
     parent.version = version
     children.sort(key=lambda child: child.number)
     fills.sort(key=lambda fill: (fill.timestamp, fill.trade_id))
-    return LoadedOrder(parent, children, fills, commands)
+    return LoadedOrder(parent, children, fills, commands, doubt)

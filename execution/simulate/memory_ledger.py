@@ -62,6 +62,9 @@ class MemoryLedger:
     async def load(self, key: str) -> LoadedOrder | None:
         return None
 
+    async def believed(self, key: str) -> None:
+        pass
+
     async def live(self, shard: int) -> list[str]:
         return []
 

@@ -207,7 +207,7 @@ def _wipe(world: World, away: float, *, process: bool) -> None:
         world.redis.wipe(away=away)
     else:
         world.redis.keyspace.clear()
-    world.losses.append((0.0, world.loop.time() + away, lost))
+    world.losses.append((world.loop.time(), world.loop.time() + away, lost))
     world.passed_on |= lost
     world.note(f"the store {'comes back empty' if process else 'is emptied'}: {len(lost)} orders")
 

@@ -83,6 +83,7 @@ class Watch:
             self._tripped_at is not None
             and self._world.loop.time() > self._tripped_at + HEARD_SECONDS
             and paper in entries
+            and not self._world.forgotten_since(self._tripped_at)
         ):
             self._say(f"{child_id} is taken though the dead man's switch tripped at {self._tripped_at:.3f}")
         if not _legal(paper):
@@ -116,6 +117,8 @@ class Watch:
                 self._missed = True
                 self._say(f"{rests} are worked on though the strategy was heard last at {world.beat_at:.3f}")
         if self._tripped_at is None or world.loop.time() < self._tripped_at + BOOKED_SECONDS:
+            return
+        if world.forgotten_since(self._tripped_at):
             return
         for venue in world.venues.values():
             for paper in venue.orders:

@@ -104,9 +104,17 @@ class World:
         """Keys of orders of which the store lost something that nobody alive could write again."""
         found = set(self.passed_on)
         for since, until, lost in self.losses:
-            if any(begin < until + faults.PATIENCE and end > since - faults.PATIENCE for begin, end in self.fates):
+            if self._struck(since, until):
                 found |= lost
         return found
+
+    def forgotten_since(self, at: float) -> bool:
+        """Whether the store lost something after a moment that perhaps nobody alive could write again."""
+        return any(until > at and self._struck(since, until) for since, until, _ in self.losses)
+
+    def _struck(self, since: float, until: float) -> bool:
+        """Whether a replica died, or stood still, about then."""
+        return any(begin < until + faults.PATIENCE and end > since - faults.PATIENCE for begin, end in self.fates)
 
     @property
     def lost(self) -> set[str]:
