@@ -58,10 +58,12 @@ class DeadMan:
         stream: Callable[[], int | None],
         answers: Callable[[], Awaitable[bool]],
         wake_outbox: Callable[[int], None],
+        replicas: Callable[[], int] = lambda: 1,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`default_timeout` in seconds, for beats that name none. `orders`: the live ones of this replica. `stream`: which stream
-        brings beats now, by number; None while none stands. `answers`: whether who sends them answers now."""
+        brings beats now, by number; None while none stands. `answers`: whether who sends them answers now. `replicas`: how many
+        are counted as alive."""
         self._store = store
         self._ledger = ledger
         self._metrics = metrics
@@ -78,7 +80,10 @@ class DeadMan:
         self._last_stream: int | None = None
         self._doubted = True
         """Whether beats may have passed us by since the last look."""
+        self._replicas = replicas
+        self._last_replicas = 0
         self._fellow_silent_at: float | None = None
+        """When another replica was seen to be silent, or gone."""
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -172,6 +177,10 @@ class DeadMan:
         stream = self._stream()
         doubted = self._doubted or now - before > GAP or stream is None or stream != self._last_stream
         self._doubted, self._last_stream = False, stream
+        replicas = self._replicas()
+        if replicas < self._last_replicas:
+            self._fellow_silent_at = now  # perhaps before any pulse was silent for long enough to look at it
+        self._last_replicas = replicas
         changed, lost = self._pulses.heard(stored, now)
         if doubted:
             self._pulses.restart(now)

@@ -126,6 +126,7 @@ class Service:
             stream=control_way.stream,
             answers=control_way.answers,
             wake_outbox=outbox.wake,
+            replicas=lambda: self.leases.replicas,
             monotonic=monotonic,
         )
         self._adrift = adrift = Adrift(

@@ -26,6 +26,7 @@ class Watch:
         self.now = 1000.0
         self.stream: int | None = 1
         self.answers = True
+        self.replicas = 2
         self.asked = 0
         self.pulses = PulseStore(store)
         self.store = store
@@ -41,6 +42,7 @@ class Watch:
             stream=lambda: self.stream,
             answers=self._answer,
             wake_outbox=lambda _: None,
+            replicas=lambda: self.replicas,
             monotonic=lambda: self.now,
         )
         orders: list[Any] = [_order(strategy) for strategy in strategies]
@@ -115,6 +117,15 @@ async def test_a_replica_that_stands_still_may_hold_beats_until_they_are_deliver
     await fellow(store, age=8)
     await watch.beat()
     assert not await watch.pass_time(10 + REDELIVERED)
+    assert await watch.pass_time(CONFIRM + 1), "but no longer"
+
+
+async def test_a_replica_that_is_counted_out_before_any_pulse_is_silent_may_hold_beats_too(watch: Watch) -> None:
+    """It stood still, its lease ran out, and what it held comes again only later."""
+    await watch.beat()
+    assert not await watch.pass_time(3)
+    watch.replicas = 1
+    assert not await watch.pass_time(7 + REDELIVERED)
     assert await watch.pass_time(CONFIRM + 1), "but no longer"
 
 

@@ -29,8 +29,9 @@ from execution.ledger import (
     keys,
     order_key,
 )
+from execution.ledger.journal import Restored
 from execution.ledger.outbox import OutboxStore
-from execution.store import Store
+from execution.store import Store, StoreUnavailable
 from schemas.event import OrderEvent
 from schemas.order import ChildState, Fill, OrderStatus
 from schemas.terms import OrderType
@@ -323,3 +324,58 @@ async def test_a_shard_is_in_doubt_though_its_last_owner_never_confirmed_it(stor
     await store.call("HDEL", at, "run")
     await store.call("HSET", at, "until", "0")
     assert (await lease_of(ledger_of(store, "c"), order_key("sig"))).suspect
+
+
+async def test_an_acceptance_whose_answer_was_lost_is_known_for_ours_though_its_owner_has_written_since(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for a duplicate, nobody would write it again if the store forgot it."""
+    owner, acceptor = ledger_of(store), ledger_of(store, "b")
+    story, change = order()
+    key = story.state.key
+    lease = await lease_of(owner, key)
+    script, lost = store.script, iter([True])
+
+    async def without_an_answer(*arguments: Any) -> Any:
+        reply = await script(*arguments)
+        if next(lost, False):
+            story.state.pause(True, "held", story.now)
+            await _commit(owner, story, lease)
+            raise StoreUnavailable("cut off", maybe_applied=True)
+        return reply
+
+    monkeypatch.setattr(store, "script", without_an_answer)
+    assert await acceptor.accept(key, "hash", change, None) == Accepted()
+    await store.call("FLUSHALL")
+    assert (await acceptor.restore({}))[Restored.WRITTEN] == 1
+    assert await owner.load(key) is not None
+
+
+@pytest.mark.parametrize("published", [1, 0])
+async def test_an_order_published_before_the_store_was_lost_is_in_doubt_until_its_venues_were_asked(
+    store: Store, published: int
+) -> None:
+    ledger = ledger_of(store)
+    story, change = order()
+    key = story.state.key
+    await lease_of(ledger, key)
+    change.parent.published_at = published and await store.server_time_ms() - 1000
+    assert await ledger.accept(key, "hash", change, None) == Accepted()
+    loaded = await ledger.load(key)
+    assert loaded is not None
+    assert loaded.doubt is bool(published)
+    await ledger.believed(key)
+    loaded = await ledger.load(key)
+    assert loaded is not None
+    assert not loaded.doubt
+
+
+async def test_an_order_published_since_is_in_no_doubt(store: Store) -> None:
+    ledger = ledger_of(store)
+    story, change = order()
+    lease = await lease_of(ledger, story.state.key)
+    change.parent.published_at = lease.doubted_until + 1
+    assert await ledger.accept(story.state.key, "hash", change, None) == Accepted()
+    loaded = await ledger.load(story.state.key)
+    assert loaded is not None
+    assert not loaded.doubt

@@ -4,11 +4,12 @@
 -- ARGV 1 operation  2 content hash and order id  3 mode: own | hand | end  4 owner  5 epoch  6 quantity  7 claimed
 --      8 seconds to keep the order when it ends here  9 seconds to remember the signal then  10 order key
 --      11 number of events  12 when the signal was published, in ms, or 0; the events, then field and value pairs of the order
+-- 'first' is the operation of the acceptance: its order's owner may have written 'op' again before that is asked for a second time.
 -- 'doubt' marks an order whose signal was published before the store was last replaced: it may have been accepted and acted on then.
 local known = redis.call('GET', KEYS[2])
 if known then
   if known ~= ARGV[2] then return {'CONFLICT', known} end
-  if redis.call('HGET', KEYS[1], 'op') == ARGV[1] then return {'OK', 'AGAIN'} end
+  if redis.call('HGET', KEYS[1], 'first') == ARGV[1] then return {'OK', 'AGAIN'} end
   return {'DUPLICATE', known}
 end
 local mode = ARGV[3]
@@ -21,7 +22,7 @@ if mode == 'own' then
 end
 local count = tonumber(ARGV[11])
 for i = 13, 12 + count do redis.call('XADD', KEYS[4], '*', 'e', ARGV[i]) end
-local fields = {'op', ARGV[1], 'qty', ARGV[6], 'claimed', ARGV[7]}
+local fields = {'op', ARGV[1], 'first', ARGV[1], 'qty', ARGV[6], 'claimed', ARGV[7]}
 for i = 13 + count, #ARGV do fields[#fields + 1] = ARGV[i] end
 local published = tonumber(ARGV[12])
 if mode ~= 'end' and published > 0 and published < tonumber(redis.call('HGET', KEYS[5], 'doubted') or '0') then
