@@ -25,7 +25,7 @@ from execution import failpoints
 from execution.adoption import adopt
 from execution.costs import Costs
 from execution.gates import WireGate
-from execution.ledger import Fenced, Lease
+from execution.ledger import Fenced, Lease, LedgerMismatch
 from execution.ledger.port import OrderLedger
 from execution.lost_children import search
 from execution.market_data import MarketData
@@ -105,7 +105,7 @@ class OrderActor:
         self._plan: Any = msgspec.convert(state.parent.plan, algorithm.Plan)
         self._memory: Any = msgspec.convert(state.parent.memory, algorithm.Memory)
         self._requests_made: Requests | None = None
-        self._searching: asyncio.Task[None] | None = None
+        self._searching: asyncio.Task[bool] | None = None
         self._mailbox: list[tuple[Booking | None, asyncio.Future[None] | None]] = []
         self._running: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -181,18 +181,19 @@ class OrderActor:
         """Ask the venue for a child; nothing new is decided until it has answered."""
         return self._requests.refresh(child)
 
-    def search(self) -> asyncio.Task[None]:
-        """Ask the venues for children that the ledger may have lost; nothing new is decided until they are found."""
+    def search(self) -> asyncio.Task[bool]:
+        """Ask the venues for children that the ledger may have lost; nothing new is decided until they are found. Whether that came to
+        its end: not where the order turned out to be another's by then, or other than it is known here."""
         assert self._searching is None
         self._searching = asyncio.get_running_loop().create_task(self._search())
         return self._searching
 
-    async def _search(self) -> None:
+    async def _search(self) -> bool:
         while True:
             try:
                 await search(self)
-            except Fenced:
-                return
+            except (Fenced, LedgerMismatch):
+                return False
             except Exception:
                 self.log.exception("looking for lost orders failed unexpectedly")
                 self.desk.metrics.internal_error("search")
@@ -201,6 +202,7 @@ class OrderActor:
                 break
         self._searching = None
         self.post(None)
+        return True
 
     async def adopt(self, venue: str, told: VenueOrder) -> ChildOrder | None:
         """Take up an order that a venue holds under an id of this one and that the ledger does not know; wait until it is committed.

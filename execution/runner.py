@@ -232,14 +232,15 @@ class Runner:
         if isinstance(outcome, Accepted):
             self._committed(lease.shard)
         held = self._leases.get(lease.shard) or self._finishing.get(lease.shard)
-        if isinstance(outcome, Accepted) and held is lease:
+        if isinstance(outcome, Accepted) and held is lease and self.get(key) is None:
             self._actors[key] = actor
             self._consider_room()
             actor.begun()
         else:
             actor.drop()
             if isinstance(outcome, Accepted):
-                # The lease was lost and taken again meanwhile, and what is live was read before this order was written.
+                # The lease was lost and taken again meanwhile, and what is live was read before this order was written; or a command
+                # had it loaded while the answer was on its way.
                 self._spawn(self._take_up(key))
         return outcome
 
@@ -280,6 +281,8 @@ class Runner:
     async def _loaded(self, key: str, lease: Lease) -> OrderActor | None:
         record = await self._ledger.load(key)
         if record is None or self._leases.get(lease.shard) is not lease or key in self._actors:
+            if record is None:
+                self._searched(key, lease)
             return self._actors.get(key)
         parent = record.parent
         adapter = self._adapters.get(parent.home)
@@ -298,6 +301,7 @@ class Runner:
         actor = self._actor(OrderState.loaded(key, self._instance, record, rules), lease)
         if actor.state.over:
             self._close(actor)
+            self._searched(key, lease)
         else:
             self._actors[key] = actor
             self._gate.know(key, actor.state.children)
@@ -387,20 +391,25 @@ class Runner:
     def _search(self, actor: OrderActor, *, doubted: bool) -> None:
         """Ask for what the ledger may have lost of an order; when no order is in doubt any more, its shard is whole. `doubted`: its
         record says so, until that is done."""
-        under_way = self._searching.setdefault(actor.lease.shard, set())
-        under_way.add(actor.key)
+        self._searching.setdefault(actor.lease.shard, set()).add(actor.key)
 
-        def done(task: asyncio.Task[None]) -> None:
-            under_way.discard(actor.key)
-            if task.cancelled():
-                return
+        def done(task: asyncio.Task[bool]) -> None:
+            if task.cancelled() or not task.result():
+                return  # who loads it next searches again
             self._outdated.discard(actor.key)
             if doubted:
                 self._spawn(self._believe(actor))
-            if not under_way:
-                actor.lease.suspect = False
+            self._searched(actor.key, actor.lease)
 
         actor.search().add_done_callback(done)
+
+    def _searched(self, key: str, lease: Lease) -> None:
+        """Of an order nothing is in doubt any more."""
+        under_way = self._searching.get(lease.shard)
+        if under_way is not None and self._leases.get(lease.shard) is lease:
+            under_way.discard(key)
+            if not under_way:
+                lease.suspect = False
 
     async def _believe(self, actor: OrderActor) -> None:
         try:

@@ -16,7 +16,7 @@ from adapters.base import AdapterError, OrderUnknown, RateLimited, VenueFill, Ve
 from execution import failpoints
 from execution.child_sends import Sends
 from execution.circuit import Endpoint
-from execution.ledger import Fenced
+from execution.ledger import Fenced, LedgerMismatch
 from execution.retry_policy import Request
 from execution.venue_calls import EXPIRY_MARGIN_MS, NO_EXPIRY_MS, Calls
 from schemas.order import ChildOrder, ChildState
@@ -259,8 +259,8 @@ class Requests:
     async def _supervised(self, name: tuple[str, str], work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Fenced:
-            pass  # another replica owns the order now, and asks for itself
+        except (Fenced, LedgerMismatch):
+            pass  # another replica owns the order now, or it is loaded again: who goes on with it asks for itself
         except Exception:
             self._actor.log.exception("a request failed unexpectedly", request=name[0], client_order_id=name[1])
             self._actor.desk.metrics.internal_error("requests")

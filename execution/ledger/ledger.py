@@ -191,7 +191,8 @@ class Ledger:
 
         if outcome == b"OK":
             self._keep(shard, arguments, again)
-            return Accepted()
+            # Written by this call, whose answer was lost, and worked since: no longer to be worked as it was accepted.
+            return Duplicate(reply[2].decode().partition(" ")[2]) if reply[1:2] == [b"SINCE"] else Accepted()
         if outcome in (b"DUPLICATE", b"CONFLICT"):
             known = reply[1].decode().partition(" ")[2]
             return Duplicate(known) if outcome == b"DUPLICATE" else Conflict(known)

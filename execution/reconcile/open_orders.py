@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from adapters.base import AdapterError, OrderUnknown, VenueOrder
-from execution.ledger import Fenced, Ledger, keys
+from execution.ledger import Fenced, Ledger, LedgerMismatch, keys
 from execution.metrics import Metrics
 from execution.reconcile.report import VenueReport
 from execution.reconcile.turns import in_turns
@@ -137,8 +137,8 @@ class OpenOrders:
         if child is None:
             try:
                 adopted = await actor.adopt(venue, order)
-            except Fenced:
-                return None  # its next owner finds it
+            except (Fenced, LedgerMismatch):
+                return None  # its next owner finds it, or the next look
             if adopted is None:
                 return "it cannot be what its order placed"
             report.adopted.append(order.client_order_id or "")

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 import structlog
 
 from adapters.base import VenueFill
-from execution.ledger import Fenced, keys
+from execution.ledger import Fenced, LedgerMismatch, keys
 from execution.metrics import Metrics
 from execution.order_actor import OrderActor
 from execution.reconcile.report import VenueReport
@@ -236,8 +236,8 @@ class Trades:
         told = await self._reads.find(venue, symbol, client_id, venue_id)
         try:
             adopted = await actor.adopt(venue, told) if told is not None else None
-        except Fenced:
-            return None  # its next owner finds it
+        except (Fenced, LedgerMismatch):
+            return None  # its next owner finds it, or the next look
         return adopted or actor.state.child(client_id)
 
     async def _book_child(
@@ -248,8 +248,8 @@ class Trades:
             return
         try:
             await actor.booked(partial(actor.state.venue_fills, child, new))
-        except Fenced:
-            return  # the next owner finds them
+        except (Fenced, LedgerMismatch):
+            return  # the next owner finds them, or the next look
         log.warning(
             "trades that had been missed were booked", venue=venue, client_order_id=child.child_id, trades=len(new)
         )

@@ -345,7 +345,7 @@ async def test_an_acceptance_whose_answer_was_lost_is_known_for_ours_though_its_
         return reply
 
     monkeypatch.setattr(store, "script", without_an_answer)
-    assert await acceptor.accept(key, "hash", change, None) == Accepted()
+    assert await acceptor.accept(key, "hash", change, None) == Duplicate("ord_story"), "it is worked already"
     await store.call("FLUSHALL")
     assert (await acceptor.restore({}))[Restored.WRITTEN] == 1
     assert await owner.load(key) is not None

@@ -4,12 +4,14 @@
 -- ARGV 1 operation  2 content hash and order id  3 mode: own | hand | end  4 owner  5 epoch  6 quantity  7 claimed
 --      8 seconds to keep the order when it ends here  9 seconds to remember the signal then  10 order key
 --      11 number of events  12 when the signal was published, in ms, or 0; the events, then field and value pairs of the order
--- 'first' is the operation of the acceptance: its order's owner may have written 'op' again before that is asked for a second time.
+-- 'first' is the operation of the acceptance: before it is asked for a second time, whoever works the order may have written 'op' again.
 -- 'doubt' marks an order whose signal was published before the store was last replaced: it may have been accepted and acted on then.
 local known = redis.call('GET', KEYS[2])
 if known then
   if known ~= ARGV[2] then return {'CONFLICT', known} end
-  if redis.call('HGET', KEYS[1], 'first') == ARGV[1] then return {'OK', 'AGAIN'} end
+  local by = redis.call('HMGET', KEYS[1], 'op', 'first')
+  if by[1] == ARGV[1] then return {'OK', 'AGAIN'} end
+  if by[2] == ARGV[1] then return {'OK', 'SINCE', known} end
   return {'DUPLICATE', known}
 end
 local mode = ARGV[3]
