@@ -7,6 +7,7 @@ cursor. A crash in between repeats events with the same event ids; it never lose
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
 
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 LONGEST_PAUSE = 5.0
+LOOKS = 5.0
+"""Seconds after which an outbox is looked into unasked: other replicas leave events there, too, and their word of it may be lost."""
 _event = msgspec.json.Decoder(OrderEvent)
 
 
@@ -110,7 +113,8 @@ class Outbox:
     async def _run(self, lease: Lease, wake: asyncio.Event) -> None:
         pause = 0.1
         while True:
-            await wake.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), LOOKS)
             wake.clear()
             try:
                 while await self._publish_batch(lease):
