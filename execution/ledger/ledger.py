@@ -82,6 +82,8 @@ class Ledger:
         self._in_doubt_since = self._answered_at
         self._held: dict[int, Lease] = {}
         """The last lease of each shard that this process held."""
+        self._lost_at = 0.0
+        """When the store was last seen to be lost that came back as another process, on the monotonic clock."""
         self._continued: set[int] = set()
         """Shards that nobody else owned between our last two leases, and that were whole under the former."""
         store.on_reconnect(self._reconnected)
@@ -361,7 +363,9 @@ class Ledger:
         suspect = bool(run) and before != run
         last = self._held.get(shard)
         ours = reply[1].decode() == self._instance  # epochs may start again
-        continued = last is not None and ours and last.epoch == epoch - 1 and not last.suspect
+        # Ours was valid when the store was lost: it cannot have forgotten that somebody else held it in between.
+        stood = last is not None and last.valid_until > self._lost_at
+        continued = last is not None and ours and stood and last.epoch == epoch - 1 and not last.suspect
         (self._continued.add if continued else self._continued.discard)(shard)
         # Renewals may be among what is missing: an owner of then may have sent for one lease more.
         ended, now, doubted = int(reply[3]), int(reply[4]), int(reply[6])
@@ -415,6 +419,7 @@ class Ledger:
 
     def _reconnected(self, changed: bool) -> None:
         if changed:
+            self._lost_at = self._store.lost_at
             if self._whole.is_set():
                 self._in_doubt_since = self._answered_at - journal.SECONDS
             self._whole.clear()

@@ -59,6 +59,10 @@ class Cluster:
         ids = [node.run_id for node in self.primaries]
         return ",".join(sorted(filter(None, ids))) if all(ids) else None
 
+    @property
+    def lost_at(self) -> float:
+        return max(node.lost_at for node in self.primaries)
+
     async def open(self) -> None:
         """Learn which server holds which slots.
 

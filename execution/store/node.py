@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -96,6 +97,8 @@ class Node:
         is another process than before, which may lack acknowledged writes."""
         self.address = address
         self.run_id: str | None = None
+        self.lost_at = 0.0
+        """When the last connection was seen to be lost, on the monotonic clock."""
         self._limits = limits
         self._reconnected = reconnected
         self._connection: Connection | None = None
@@ -191,6 +194,7 @@ class Node:
         if connection is None:  # it was not in use yet, or is not to be used again
             return
         self._live.clear()
+        self.lost_at = time.monotonic()
         log.warning("store connection lost", store=self.address.name, reason=reason)
         self._broken = connection
         self._reconnecting = asyncio.create_task(self._reconnect(connection), name=f"reconnect {self.address.name}")

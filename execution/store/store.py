@@ -100,6 +100,11 @@ class Store:
         """Identifies the server process (processes, of a cluster); None when this user may not ask."""
         return self._servers.run_id
 
+    @property
+    def lost_at(self) -> float:
+        """When a connection was last seen to be lost, on the monotonic clock; 0: never."""
+        return self._servers.lost_at
+
     def on_reconnect(self, listener: Callable[[bool], None]) -> None:
         """Call `listener` after each reconnect, before anything is sent. True: the server is, or may be, another process
         than before, and after a failover that one can lack writes which were acknowledged."""
