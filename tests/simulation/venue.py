@@ -340,6 +340,7 @@ class SimAdapter:
             self._limited(outcome["error"])
             raise outcome["error"]
         told: VenueOrder = outcome["told"]
+        venue.told(self._replica, order.client_order_id)
         return told
 
     async def cancel(self, symbol: str, client_order_id: str, venue_order_id: str | None) -> VenueOrder | None:
