@@ -352,7 +352,25 @@ def search_of_the_forgotten() -> None:
     """Who takes over from a store that may have forgotten believes it."""
     from execution.runner import Runner
 
-    _set(Runner, "_search", lambda _, actor: setattr(actor.lease, "suspect", False))
+    _set(Runner, "_search", lambda _, actor, doubted: setattr(actor.lease, "suspect", False))
+
+
+def doubt() -> None:
+    """What was published before the store was replaced is worked like anything else, if the ledger does not know it."""
+    from execution.ledger import ledger
+    from execution.store import Script
+
+    text = ledger._LEASE.text
+    changed = text.replace("doubted = now\n", "doubted = 0\n", 1).replace("'doubted', now)", "'doubted', 0)", 1)
+    assert changed.count("0)") > text.count("0)")
+    ledger._LEASE = Script.of("mutant", changed)
+
+
+def tenure() -> None:
+    """Who held a shard last, as far as the store knows, takes it that nobody held it since."""
+    from execution.ledger import Ledger
+
+    _set(Ledger, "_lost_at", property(lambda _: 0.0, lambda *_: None))
 
 
 def command_memory() -> None:
@@ -427,7 +445,7 @@ def renew_check() -> None:
 
     text = ledger._LEASE.text
     changed = text.replace("if lease[1] ~= ARGV[2] or lease[2] ~= ARGV[3] then return", "if false then return", 1)
-    changed = changed.replace("if now >= ends then return", "if false then return", 1)
+    changed = changed.replace("if ARGV[1] == 'renew' and now >= ends then return", "if false then return", 1)
     assert changed.count("if false") == 2
     ledger._LEASE = Script.of("mutant", changed)
 
@@ -625,6 +643,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
         end_of_time,
         adoption,
         orphans,
+        doubt,
+        tenure,
         commit_shield,
         quiesce,
     )
