@@ -379,3 +379,21 @@ async def test_an_order_published_since_is_in_no_doubt(store: Store) -> None:
     loaded = await ledger.load(story.state.key)
     assert loaded is not None
     assert not loaded.doubt
+
+
+@pytest.mark.parametrize("stood", [True, False])
+async def test_only_who_held_its_shard_when_the_store_was_lost_is_certain_of_it(store: Store, stood: bool) -> None:
+    """Else another may have held it for a moment that the store has forgotten."""
+    ledger = ledger_of(store)
+    held = await lease_of(ledger, order_key("sig"))
+    held.suspect = False
+    assert await ledger.renew(held, TTL, 0.5) is not None
+    if not stood:
+        held.valid_until = time.monotonic() - 0.1
+    store._servers.lost_at = time.monotonic()  # type: ignore[misc]
+    ledger._reconnected(True)
+    await store.call("HSET", ledger.shards[held.shard].lease, "run", "another process", "until", "0")
+    again = await lease_of(ledger, order_key("sig"))
+    assert again.suspect
+    await ledger.restore_shard(held.shard, again)
+    assert again.suspect is not stood
