@@ -397,3 +397,30 @@ async def test_only_who_held_its_shard_when_the_store_was_lost_is_certain_of_it(
     assert again.suspect
     await ledger.restore_shard(held.shard, again)
     assert again.suspect is not stood
+
+
+async def test_a_write_under_way_is_finished_though_its_caller_is_gone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ledger_of(store)
+    story, change = order()
+    lease = await lease_of(ledger, story.state.key)
+    await ledger.accept(story.state.key, "hash", change, lease)
+    script, failing = store.script, iter([True])
+
+    async def at_the_second_try(*arguments: Any) -> Any:
+        if next(failing, False):
+            raise StoreUnavailable("cut off", maybe_applied=False)
+        return await script(*arguments)
+
+    monkeypatch.setattr(store, "script", at_the_second_try)
+    story.state.pause(True, "held", story.now)
+    caller = asyncio.create_task(_commit(ledger, story, lease))
+    await asyncio.sleep(0.01)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    await asyncio.sleep(0.3)
+    loaded = await ledger.load(story.state.key)
+    assert loaded is not None
+    assert loaded.parent.paused
