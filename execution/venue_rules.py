@@ -49,6 +49,8 @@ class VenueRules:
                     await self.read(venue)
                 except AdapterError as error:
                     log.warning("the rules of a venue were not read again", venue=venue, error=str(error))
+                except Exception:
+                    log.exception("the rules of a venue were not read again", venue=venue)
             await asyncio.sleep(LEAST_INTERVAL)
 
     async def read(self, venue: str) -> None:

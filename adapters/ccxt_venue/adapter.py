@@ -201,21 +201,20 @@ class CcxtAdapter:
             raise kind(f"its markets cannot be loaded: {error}; is the address right?") from error
         if not markets:
             raise NotReady("it lists no markets")
-        self._take_rules()
+        self._rules = self._rules_of(exchange)
+        self._take_fees()
         if isinstance(exchange.rate_limits, list):
             learned = limiter.of_binance(self.health, exchange.rate_limits)
         else:
             learned = limiter.of_interval(self.health, float(exchange.rateLimit or 0) / self._dialect.weight_per_cost)
         self._limiter.adopt(learned)
 
-    def _take_rules(self) -> None:
-        exchange = self._exchange
-        self._rules = {
+    def _rules_of(self, exchange: Any) -> dict[str, MarketRules]:
+        return {
             symbol: parsing.rules(market, exchange.precisionMode, **self._abilities(market))
             for symbol, market in exchange.markets.items()
             if parsing.tradable(market)
         }
-        self._take_fees()
 
     def _abilities(self, market: Mapping[str, Any]) -> dict[str, Any]:
         """What the venue can do in a market, beyond numbers."""
@@ -321,11 +320,21 @@ class CcxtAdapter:
     async def refresh_rules(self) -> None:
         """See `Adapter.refresh_rules`. By a thread of its own: a large venue's list keeps ccxt busy for a second."""
         await self._requests.turn(Lane.READ)
-        fresh = await asyncio.to_thread(asyncio.run, self._fresh_markets())
+        try:
+            fresh = await asyncio.to_thread(asyncio.run, self._fresh_markets())
+        except RateLimited as error:
+            self._limiter.refused(error.until, orders_only=False)
+            raise
+        for symbol, market in self._exchange.markets.items():
+            if symbol not in fresh.markets:  # its orders have to be found and cancelled all the same
+                fresh.markets[symbol] = {**market, "active": False}
+                fresh.markets_by_id.setdefault(market["id"], [fresh.markets[symbol]])
+        rules = self._rules_of(fresh)
         for exchange in (self._exchange, self._watching):
             if exchange is not None:
                 exchange.set_markets_from_exchange(fresh)
-        self._take_rules()
+        self._rules = rules
+        self._take_fees()
 
     async def _fresh_markets(self) -> Any:
         """An exchange of the same place that has loaded its markets, whichever event loop this runs on."""

@@ -353,14 +353,14 @@ class Ledger:
     async def acquire(self, shard: int, seconds: float, margin: float, *, own: bool = False) -> Lease | None:
         """Take a shard that nobody holds; None while somebody does. `own`: only if it was ours last."""
         asked, run = time.monotonic(), self._store.run_id
-        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "", run or "")
+        began = "" if shard in self._held else str(self._store.began_ms)
+        reply = await self._lease("acquire", shard, "", seconds, "own" if own else "", run or "", began)
         if reply[0] != b"OK":
             return None
         before = reply[5].decode()
         epoch = int(reply[2])
-        # Whoever held it before may not have come to confirm anything, and have acted all the same; of a shard that nobody held, the
-        # store may have lost that too.
-        suspect = bool(run) and before != run
+        # Whoever held it before may not have come to confirm anything, and have acted all the same.
+        suspect = bool(run) and before != run and epoch > 1
         last = self._held.get(shard)
         ours = reply[1].decode() == self._instance  # epochs may start again
         # Ours was valid when the store was lost: it cannot have forgotten that somebody else held it in between.
@@ -401,11 +401,11 @@ class Ledger:
         return (self._store.run_id or "") if self._whole.is_set() and not lease.suspect else ""
 
     async def _lease(
-        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", run: str = ""
+        self, verb: str, shard: int, epoch: int | str, seconds: float, more: str = "", *rest: str
     ) -> list[Any]:
         at = self.shards[shard]
         reply: list[Any] = await self._store.script(
-            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more, run]
+            _LEASE, [at.lease, at.inbox], [verb, self._instance, epoch, int(seconds * 1000), more, *rest]
         )
         self._answered_at = time.monotonic()
         return reply

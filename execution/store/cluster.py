@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -60,8 +61,12 @@ class Cluster:
         return ",".join(sorted(filter(None, ids))) if all(ids) else None
 
     @property
+    def began_ms(self) -> int:
+        return max(node.began_ms for node in self.primaries)
+
+    @property
     def lost_at(self) -> float:
-        return max(node.lost_at for node in self.primaries)
+        return time.monotonic()  # which of its servers was lost when is not kept: at the latest now
 
     async def open(self) -> None:
         """Learn which server holds which slots.

@@ -97,6 +97,8 @@ class Node:
         is another process than before, which may lack acknowledged writes."""
         self.address = address
         self.run_id: str | None = None
+        self.began_ms = 0
+        """When the server's process began at the latest, ms since the epoch, by its clock; 0: not known."""
         self.lost_at = 0.0
         """When the last connection was seen to be lost, on the monotonic clock."""
         self._limits = limits
@@ -184,6 +186,8 @@ class Node:
 
     def _use(self, connection: Connection, info: dict[str, str], changed: bool | None = None) -> None:
         self.run_id = info.get("run_id")
+        uptime, now = info.get("uptime_in_seconds"), info.get("server_time_usec")
+        self.began_ms = int(now) // 1000 - int(uptime) * 1000 if uptime and now else 0
         if changed is not None:
             self._reconnected(changed)
         self._connection = connection

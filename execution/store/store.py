@@ -101,6 +101,11 @@ class Store:
         return self._servers.run_id
 
     @property
+    def began_ms(self) -> int:
+        """When the server's process began at the latest, ms since the epoch, by its clock; 0: not known."""
+        return self._servers.began_ms
+
+    @property
     def lost_at(self) -> float:
         """When a connection was last seen to be lost, on the monotonic clock; 0: never."""
         return self._servers.lost_at

@@ -195,21 +195,18 @@ def _forget(world: World, draw: random.Random) -> None:
                 world.loop.call_later(draw.uniform(0.1, 4), world.start_replica)
     away = draw.choice((0.0, draw.uniform(0, 8)))
     if draw.random() < 0.2:
-        _wipe(world, away, process=draw.random() < 0.7)
+        _wipe(world, away)
     else:
         _fail_over(world, draw.uniform(0.05, 1.5), away)
 
 
-def _wipe(world: World, away: float, *, process: bool) -> None:
-    """The store is emptied: its process ends, and it has no disk; or somebody empties it while it runs."""
+def _wipe(world: World, away: float) -> None:
+    """The store comes back empty, as one without a disk does."""
     lost = frozenset(_versions(world))
-    if process:
-        world.redis.wipe(away=away)
-    else:
-        world.redis.keyspace.clear()
+    world.redis.wipe(away=away)
     world.losses.append((world.loop.time(), world.loop.time() + away, lost))
     world.passed_on |= lost
-    world.note(f"the store {'comes back empty' if process else 'is emptied'}: {len(lost)} orders")
+    world.note(f"the store comes back empty: {len(lost)} orders")
 
 
 def _fail_over(world: World, lost: float, away: float) -> None:

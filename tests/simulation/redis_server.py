@@ -15,6 +15,8 @@ redis_version:7.2.4\r
 server_name:valkey\r
 valkey_version:9.1.2\r
 run_id:{run_id}\r
+server_time_usec:{now_us}\r
+uptime_in_seconds:{uptime}\r
 # Persistence\r
 loading:0\r
 async_loading:0\r
@@ -55,6 +57,7 @@ class SimRedis:
         self._clock = clock
         self._generation = 1
         self._away_until = self._frozen_until = float("-inf")
+        self._began = clock()
         self._known: set[bytes] = set()
         self._peers: dict[Peer, None] = {}
         self._subscribers: dict[bytes, dict[Peer, None]] = {}
@@ -88,7 +91,9 @@ class SimRedis:
         if name == b"PING":
             return "PONG"
         if name == b"INFO":
-            return _INFO.format(run_id=self.run_id).encode()
+            now = self._clock()
+            uptime = int(max(now - self._began, 0.0))
+            return _INFO.format(run_id=self.run_id, now_us=int(now * 1e6), uptime=uptime).encode()
         if name == b"CONFIG":
             if len(words) != 2 or words[0].upper() != b"GET" or words[1] not in _CONFIG:
                 raise UnknownCommand(f"CONFIG {words!r}")
@@ -190,6 +195,7 @@ class SimRedis:
         self._generation += 1
         self._known.clear()
         self._frozen_until = float("-inf")
+        self._began = self._clock() + away
         self.down(away)
         return lost
 
