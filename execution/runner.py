@@ -28,6 +28,7 @@ from execution.ledger import (
     Fenced,
     Lease,
     LedgerMismatch,
+    LoadedOrder,
     Overfill,
     keys,
 )
@@ -306,7 +307,7 @@ class Runner:
             self._actors[key] = actor
             self._gate.know(key, actor.state.children)
             actor.resume()
-            if lease.suspect or key in self._outdated or record.doubt:
+            if lease.suspect or key in self._outdated or record.doubt or _accepted_before(record, lease):
                 self._search(actor, doubted=record.doubt)
         return actor
 
@@ -548,6 +549,11 @@ class Runner:
         task = asyncio.get_running_loop().create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _accepted_before(record: LoadedOrder, lease: Lease) -> bool:
+    """Whether it was accepted while nobody held its shard, so that its record cannot say whether it is in doubt."""
+    return not record.children and 0 < record.parent.published_at < lease.doubted_until
 
 
 def _fresh(parent: ParentOrder) -> ParentOrder:
