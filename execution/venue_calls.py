@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapters.base import AdapterError, RateLimited, VenueOrder
 from execution.circuit import Circuit, Endpoint
+from execution.metrics import Metrics
 from execution.retry_policy import Repeater, Request
 from schemas.order import ChildOrder
 
@@ -29,6 +31,23 @@ _ENDPOINTS = {
 }
 
 
+@contextlib.contextmanager
+def measured(
+    metrics: Metrics, circuit: Circuit, venue: str, kind: str, monotonic: Callable[[], float]
+) -> Iterator[None]:
+    """Let one request's outcome and duration be counted, and its circuit know."""
+    started, outcome = monotonic(), "canceled"
+    try:
+        with circuit.passage():
+            yield
+        outcome = "ok"
+    except Exception as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        metrics.venue_request(venue, kind, outcome, monotonic() - started)
+
+
 class Calls:
     """The ways of one order to its venues."""
 
@@ -41,19 +60,10 @@ class Calls:
         return self._actor.desk.market.circuits.of(child.venue, endpoint)
 
     async def timed(self, venue: str, kind: str, request: Coroutine[Any, Any, T]) -> T:
-        """Measure a request by its kind and outcome, and let its circuit know."""
+        """Await a request, measured."""
         desk = self._actor.desk
-        started, outcome = desk.monotonic(), "canceled"
-        try:
-            with desk.market.circuits.of(venue, _ENDPOINTS[kind]).passage():
-                answer = await request
-            outcome = "ok"
-        except Exception as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            desk.metrics.venue_request(venue, kind, outcome, desk.monotonic() - started)
-        return answer
+        with measured(desk.metrics, desk.market.circuits.of(venue, _ENDPOINTS[kind]), venue, kind, desk.monotonic):
+            return await request
 
     async def find(self, child: ChildOrder, who: str) -> VenueOrder | None:
         """The venue's record of a child; None: it knows none.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from adapters.base import Adapter, Position, Unavailable, VenueFill, VenueOrder
 from execution.circuit import Circuits, Endpoint
 from execution.metrics import Metrics
+from execution.venue_calls import measured
 
 T = TypeVar("T")
 
@@ -48,14 +49,5 @@ class Reads:
         circuit = self._circuits.of(venue, Endpoint.READS)
         if not circuit.admits:
             raise Unavailable(f"{venue} is not asked now: {circuit.reason}")
-        started, outcome = time.monotonic(), "canceled"
-        try:
-            with circuit.passage():
-                answer = await question()
-            outcome = "ok"
-        except Exception as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            self._metrics.venue_request(venue, kind, outcome, time.monotonic() - started)
-        return answer
+        with measured(self._metrics, circuit, venue, kind, time.monotonic):
+            return await question()

@@ -49,8 +49,8 @@ class Lease(msgspec.Struct):
     """Whether the store was restarted or failed over since an owner last confirmed the shard as whole: what the last owner wrote
     at the end may be missing, though it acted on it."""
     doubted_until: int = 0
-    """Ms since the epoch, the store's clock, when this or an earlier owner acquired it while suspect: what was published before may have
-    been accepted, and acted on, already."""
+    """Ms since the epoch, the store's clock, when this or an earlier owner acquired it while suspect, or when a store began that did not
+    know the shard: what was published before may have been accepted, and acted on, already."""
 
     @property
     def valid(self) -> bool:

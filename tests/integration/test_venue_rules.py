@@ -61,7 +61,7 @@ async def place() -> AsyncIterator[VenueProcess]:
 
 
 @pytest.mark.process
-async def test_rules_are_read_beside_the_event_loop(place: VenueProcess) -> None:
+async def test_rules_are_read_again_and_stay_where_they_cannot_be(place: VenueProcess) -> None:
     [endpoint] = parse_endpoints(f"alpha=binance@{place.url}")
     adapter = CcxtAdapter(endpoint, {"apiKey": "local", "secret": "local-secret"})
     await adapter.start()
